@@ -1,0 +1,136 @@
+# GET and PUT: the two generics every container implements, and the matrix and path methods.
+#
+# guide_counts() returns a plain list, the only thing the verbs know of a container:
+#   counts    dgCMatrix, guides x cells, whole numbers > 0 stored (no explicit zeros), unique non-empty dimnames
+#   batch     NULL, or a factor with one level per batch and one value per cell, no NA
+#   modality  NULL, or the name of the altExp / assay the counts came from
+# attach_calls() puts a guide_calls back where it belongs: a plain result for paths and matrices, the enriched object
+# for containers.
+
+#' @keywords internal
+guide_counts <- function(x, batch = NULL, modality = NULL, layer = NULL) UseMethod("guide_counts")
+
+#' @keywords internal
+attach_calls <- function(x, calls, modality = NULL) UseMethod("attach_calls")
+
+#' @export
+guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+  if (inherits(x, "Matrix") || inherits(x, "DelayedMatrix")) return(guide_counts.matrix(x, batch, modality, layer))
+  abort(
+    "argument", "`x` is of class ", quote_names(class(x)), ", which holds no guide counts that kaichi knows.\n",
+    "  Give the path of a file, a guides x cells matrix, a SingleCellExperiment or a Seurat object."
+  )
+}
+
+#' @export
+guide_counts.matrix <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+  no_container_argument(modality, "modality", "a matrix")
+  no_container_argument(layer, "layer", "a matrix")
+  counts <- check_counts(x)
+  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = NULL)
+}
+
+#' @export
+guide_counts.character <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+  no_container_argument(modality, "modality", "an .h5ad file")
+  column <- batch_column(batch)
+  file <- read_guide_file(x, layer = layer, batch = column)
+  if (!is.null(column)) batch <- file$batch
+  list(counts = file$counts, batch = check_batch(batch, colnames(file$counts)), modality = NULL)
+}
+
+#' @export
+attach_calls.default <- function(x, calls, modality = NULL) calls
+
+no_container_argument <- function(value, name, what) {
+  if (!is.null(value)) {
+    abort("argument", "`", name, "` means nothing for ", what, ": leave it out, or give a container that has one.")
+  }
+}
+
+# `batch = "column"` names a column of the file's obs or the container's cell metadata; anything longer is the batch itself.
+batch_column <- function(batch) {
+  if (is.character(batch) && length(batch) == 1L && !is.na(batch)) batch else NULL
+}
+
+# Any matrix-like object -> the dgCMatrix described at the head of this file.
+check_counts <- function(x) {
+  if (!inherits(x, "dgCMatrix")) {
+    if (is.matrix(x) && !is.numeric(x) && !is.logical(x)) {
+      abort("counts", "`x` is a ", typeof(x), " matrix; guide counts are whole numbers.")
+    }
+    x <- as_dgc(x)
+  }
+  if (nrow(x) == 0L) abort("counts", "`x` has no guides (0 rows). Rows are guides and columns are cells.")
+  if (ncol(x) == 0L) abort("counts", "`x` has no cells (0 columns). Rows are guides and columns are cells.")
+  check_names(rownames(x), nrow(x), "guide", "row")
+  check_names(colnames(x), ncol(x), "cell", "column")
+  bad <- rust_first_bad_count(x@x)
+  if (bad$position > 0L) {
+    cell <- findInterval(bad$position - 1L, x@p)
+    # findInterval counts the starts at or before the entry; empty cells share a start, so take the last of them.
+    guide <- x@i[bad$position] + 1L
+    abort(
+      "counts", "The count of guide \"", rownames(x)[guide], "\" in cell \"", colnames(x)[cell], "\" is ",
+      format(x@x[bad$position], digits = 15), ", which is ", bad$reason, ".\n  kaichi needs raw UMI counts: whole numbers from 0 to 2147483647. ",
+      "If these are normalised values, give the raw counts (another assay or `layer =`)."
+    )
+  }
+  if (bad$zeros) x <- Matrix::drop0(x)
+  sort_rows(x)
+}
+
+as_dgc <- function(x) {
+  if (inherits(x, "DelayedMatrix")) need_package("DelayedArray", "to read a DelayedMatrix", "Bioconductor")
+  # A DelayedMatrix and the classes of Matrix each bring their own way to a general, numeric, column-compressed matrix.
+  x <- if (is.matrix(x)) {
+    storage.mode(x) <- "double"
+    methods::as(methods::as(x, "CsparseMatrix"), "generalMatrix")
+  } else if (inherits(x, "DelayedMatrix")) {
+    methods::as(x, "dgCMatrix")
+  } else {
+    methods::as(methods::as(methods::as(x, "CsparseMatrix"), "generalMatrix"), "dMatrix")
+  }
+  x
+}
+
+# A dgCMatrix may hold unsorted rows when it was built by hand; Matrix sorts by transposing twice.
+sort_rows <- function(x) {
+  if (methods::validObject(x, test = TRUE) == TRUE) return(x)
+  Matrix::t(Matrix::t(x))
+}
+
+check_names <- function(names, n, what, side) {
+  if (is.null(names)) {
+    abort("names", "`x` has no ", side, " names; they name the ", what, "s. Set ", side, "names(x).")
+  }
+  empty <- which(is.na(names) | names == "")
+  if (length(empty) > 0L) {
+    abort("names", "The ", what, " name in ", side, " ", empty[1L], " is empty. Every ", what, " needs a name.")
+  }
+  twice <- anyDuplicated(names)
+  if (twice > 0L) {
+    abort(
+      "names", "The ", what, " name ", quote_names(names[twice]), " stands more than once (", side, "s ",
+      match(names[twice], names), " and ", twice, "). Make ", what, " names unique, for example with make.unique()."
+    )
+  }
+}
+
+# A batch for every cell -> a factor without unused levels.
+check_batch <- function(batch, cells) {
+  if (is.null(batch)) return(NULL)
+  if (!(is.factor(batch) || is.character(batch) || is.numeric(batch) || is.logical(batch))) {
+    abort("batch", "`batch` is of class ", quote_names(class(batch)), ". Give a vector with one value per cell, or the name of a column.")
+  }
+  if (length(batch) != length(cells)) {
+    abort("batch", "`batch` has ", length(batch), " values for ", length(cells), " cells. Give one value per cell, or the name of a column.")
+  }
+  missing <- which(is.na(batch))
+  if (length(missing) > 0L) {
+    abort("batch", "`batch` is NA for cell ", quote_names(cells[missing[1L]]), " (", length(missing), " such cells). Give every cell a batch.")
+  }
+  batch <- droplevels(as.factor(batch))
+  names(batch) <- NULL
+  batch
+}
