@@ -11,3 +11,35 @@ unwrap <- function(value) {
 rust_read_h5ad <- function(path, layer, batch) {
   unwrap(rs_read_h5ad(enc2utf8(path), layer, batch))
 }
+
+rust_first_bad_count <- function(x) unwrap(rs_first_bad_count(x))
+
+rust_models <- function() unwrap(rs_models())
+
+rust_find_model <- function(name) unwrap(rs_find_model(enc2utf8(name)))
+
+rust_control <- function() unwrap(rs_control())
+
+# `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor. Returns the score of every stored count, and the fits.
+rust_score <- function(counts, model, control, batch, n_jobs) {
+  unwrap(rs_score(
+    nrow(counts), counts@p, counts@i, counts@x, model,
+    as.double(unlist(control)[names(rust_control())]),
+    if (is.null(batch)) integer() else as.integer(batch),
+    if (is.null(n_jobs)) 0L else as.integer(n_jobs)
+  ))
+}
+
+rust_decide <- function(counts, score, rule, cut, min_umi) {
+  unwrap(rs_decide(nrow(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi)))
+}
+
+rust_guide_screens <- function() unwrap(rs_guide_screens())
+
+# `params` is a named list of numbers, the parameters of the screen to change.
+rust_simulate_guides <- function(screen, params, seed, n_jobs) {
+  unwrap(rs_simulate_guides(
+    enc2utf8(screen), as.character(names(params)), lengths(params, use.names = FALSE),
+    as.double(unlist(params, use.names = FALSE)), as.double(seed), if (is.null(n_jobs)) 0L else as.integer(n_jobs)
+  ))
+}

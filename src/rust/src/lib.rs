@@ -3,10 +3,18 @@
 //! No `Err` and no panic may reach extendr: its `throw_r_error` hands the text to `Rf_error` as a format string, so a
 //! `%` in it crashes R. Every function returns through [`guard`], which turns both into an R condition object that
 //! R/rust.R raises.
+mod simulate;
+
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Once;
+use std::sync::{mpsc, Once};
+use std::time::Duration;
 
 use extendr_api::prelude::*;
+use kaichi_core::counts::{first_bad_count, GuideCounts};
+use kaichi_core::decide::{decide, Cut, Rule};
+use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::models::{self, Control, DefaultRule, MODELS};
+use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::{io, Error};
 
 static QUIET_PANICS: Once = Once::new();
@@ -59,7 +67,226 @@ fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>) ->
     })
 }
 
+/// The first stored value that is no UMI count: list(position, reason, zeros); position is 1-based, 0 when all are counts.
+/// @noRd
+#[extendr]
+fn rs_first_bad_count(x: &[f64]) -> Robj {
+    guard(|| {
+        let bad = first_bad_count(x);
+        Ok(list!(
+            position = bad.map_or(0.0, |b| b.position as f64 + 1.0),
+            reason = bad.map_or("", |b| b.reason),
+            zeros = x.contains(&0.0)
+        )
+        .into())
+    })
+}
+
+/// The registry, one element per column.
+/// @noRd
+#[extendr]
+fn rs_models() -> Robj {
+    guard(|| {
+        let infos: Vec<_> = MODELS.iter().map(|model| model.info()).collect();
+        let text = |f: fn(&models::ModelInfo) -> &'static str| infos.iter().map(f).collect::<Vec<_>>();
+        Ok(list!(
+            model = text(|i| i.name),
+            family = text(|i| i.family),
+            fitted_per = text(|i| i.unit),
+            uses_depth = infos.iter().map(|i| i.uses_depth).collect::<Vec<_>>(),
+            uses_batch = infos.iter().map(|i| i.uses_batch).collect::<Vec<_>>(),
+            confidence = text(|i| i.confidence),
+            rule = text(|i| match i.rule {
+                DefaultRule::SingleStage => "single_stage",
+                DefaultRule::MinConfidence(_) => "min_confidence",
+                DefaultRule::TopShare(_) => "quantile",
+            }),
+            cut = infos
+                .iter()
+                .map(|i| match i.rule {
+                    DefaultRule::SingleStage => None,
+                    DefaultRule::MinConfidence(cut) | DefaultRule::TopShare(cut) => Some(cut),
+                })
+                .collect::<Vec<Option<f64>>>(),
+            about = text(|i| i.about),
+            when = text(|i| i.when)
+        )
+        .into())
+    })
+}
+
+/// The place of the model in the registry, 1-based, or the error that names the nearest.
+/// @noRd
+#[extendr]
+fn rs_find_model(name: &str) -> Robj {
+    guard(|| {
+        let found = models::find(name)?.info().name;
+        Ok(MODELS.iter().position(|model| model.info().name == found).map(|at| at as i32 + 1).into())
+    })
+}
+
+/// The defaults of the control.
+/// @noRd
+#[extendr]
+fn rs_control() -> Robj {
+    guard(|| {
+        let c = Control::default();
+        Ok(list!(
+            umi_threshold = c.umi_threshold,
+            min_fraction = c.min_fraction,
+            starts = c.starts as f64,
+            iterations = c.iterations as f64,
+            tolerance = c.tolerance,
+            gate_cells = c.gate_cells as f64,
+            gate_count = f64::from(c.gate_count)
+        )
+        .into())
+    })
+}
+
+/// Scores every stored count of a guides x cells dgCMatrix: list(score, fits). `control` is in the order of rs_control(),
+/// `batch` has codes from 1, or is empty for one batch. `n_jobs` 0 is half of the logical cores.
+/// @noRd
+#[extendr]
+#[allow(clippy::too_many_arguments)]
+fn rs_score(
+    n_guides: i32,
+    p: &[i32],
+    i: &[i32],
+    x: &[f64],
+    model: &str,
+    control: &[f64],
+    batch: &[i32],
+    n_jobs: i32,
+) -> Robj {
+    guard(|| {
+        let model = models::find(model)?;
+        let &[umi_threshold, min_fraction, starts, iterations, tolerance, gate_cells, gate_count] = control else {
+            return Err(Error::Internal("the control has other fields than rs_control()".into()));
+        };
+        let control = Control {
+            umi_threshold,
+            min_fraction,
+            starts: starts as usize,
+            iterations: iterations as usize,
+            tolerance,
+            gate_cells: gate_cells as usize,
+            gate_count: gate_count as u32,
+        };
+        let batch = (!batch.is_empty()).then(|| batch.iter().map(|&code| code as u32 - 1).collect());
+        let counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
+        let scores = watched(n_jobs, |progress| model.score(&counts, &control, progress))?;
+        Ok(list!(score = scores.score, fits = data_frame(scores.fits)).into())
+    })
+}
+
+/// Calls: list(best, pairs, p). `best` and `pairs` are 1-based places among the stored counts (NA for a cell without a
+/// call); `p` starts each cell's calls in `pairs`.
+/// @noRd
+#[extendr]
+#[allow(clippy::too_many_arguments)]
+fn rs_decide(
+    n_guides: i32,
+    p: &[i32],
+    i: &[i32],
+    x: &[f64],
+    score: &[f64],
+    rule: &str,
+    cut: f64,
+    min_umi: f64,
+) -> Robj {
+    guard(|| {
+        let counts = GuideCounts::new(n_guides as usize, p, i, x, None)?;
+        let cut = if rule == "quantile" { Cut::TopShare(cut) } else { Cut::MinConfidence(cut) };
+        let calls = decide(&counts, score, &Rule { cut, min_umi })?;
+        let place = |at: usize| at as i32 + 1;
+        Ok(list!(
+            best = calls.best.iter().map(|at| at.map(place)).collect::<Vec<Option<i32>>>(),
+            pairs = calls.pairs.iter().map(|&at| place(at)).collect::<Vec<i32>>(),
+            p = calls.indptr.iter().map(|&at| at as i32).collect::<Vec<i32>>()
+        )
+        .into())
+    })
+}
+
+extern "C" {
+    fn R_CheckUserInterrupt();
+    fn R_ToplevelExec(
+        f: Option<unsafe extern "C" fn(*mut std::ffi::c_void)>,
+        data: *mut std::ffi::c_void,
+    ) -> std::ffi::c_int;
+}
+
+unsafe extern "C" fn check_interrupt(_: *mut std::ffi::c_void) {
+    // SAFETY: called by R_ToplevelExec on R's own thread; this frame owns nothing that a long jump would leak.
+    unsafe { R_CheckUserInterrupt() }
+}
+
+/// Runs the work on its own threads while R's thread looks out for Ctrl-C.
+fn watched<T: Send>(
+    n_jobs: i32,
+    work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
+) -> kaichi_core::Result<T> {
+    let threads = match n_jobs {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
+        n => n as usize,
+    };
+    let progress = Progress::default();
+    std::thread::scope(|scope| {
+        let (send, receive) = mpsc::channel();
+        let worker = scope.spawn(|| {
+            let result = on_threads(threads, || work(&progress));
+            // The receiver outlives this thread; a failed send would only lose the wake-up.
+            let _ = send.send(());
+            drop(send);
+            result
+        });
+        while let Err(mpsc::RecvTimeoutError::Timeout) = receive.recv_timeout(Duration::from_millis(100)) {
+            // SAFETY: on R's thread; R_ToplevelExec catches the jump of R_CheckUserInterrupt and returns 0.
+            let went_on = unsafe { R_ToplevelExec(Some(check_interrupt), std::ptr::null_mut()) };
+            if went_on == 0 {
+                progress.cancel();
+            }
+        }
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn data_frame(table: FitTable) -> Robj {
+    let mut n_rows = 0;
+    let (names, values): (Vec<String>, Vec<Robj>) = table
+        .columns
+        .into_iter()
+        .map(|(name, column)| {
+            let value: Robj = match column {
+                Column::Real(values) => {
+                    values.into_iter().map(|v| (!v.is_nan()).then_some(v)).collect::<Vec<_>>().into()
+                }
+                Column::Integer(values) => values.into(),
+                Column::Logical(values) => values.into(),
+                Column::Text(values) => values.into(),
+            };
+            n_rows = value.len();
+            (name, value)
+        })
+        .unzip();
+    let mut frame: Robj = List::from_values(values).into();
+    let set = frame
+        .set_names(names)
+        .and_then(|f| f.set_class(["data.frame"]))
+        .and_then(|f| f.set_attrib(row_names_symbol(), Robj::from([i32::MIN, -(n_rows as i32)])));
+    debug_assert!(set.is_ok());
+    frame
+}
+
 extendr_module! {
     mod kaichi;
+    use simulate;
+    fn rs_control;
+    fn rs_decide;
+    fn rs_find_model;
+    fn rs_first_bad_count;
+    fn rs_models;
     fn rs_read_h5ad;
+    fn rs_score;
 }

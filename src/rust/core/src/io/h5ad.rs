@@ -1,3 +1,121 @@
+//! Reader of .h5ad (anndata 0.7 and later): counts, cell and guide names, and one column of obs.
+//!
+//! It goes by the encodings that the file states and refuses those it does not know. Format:
+//! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
+
+mod frame;
+mod matrix;
+mod quiet;
+mod values;
+
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use self::frame::Frame;
+use self::matrix::Matrix;
+use self::values::{encoding, quoted, Source};
 use super::GuideFile;
 use crate::{Error, Result};
-pub fn read(path: &std::path::Path, _layer: Option<&str>, _batch: Option<&str>) -> Result<GuideFile> { Err(Error::File(format!("{} not yet", path.display()))) }
+
+/// Reads `X`, or `layers/<layer>`, of the .h5ad at `path`, and the obs column `batch` where one is asked for.
+pub fn read(path: &Path, layer: Option<&str>, batch: Option<&str>) -> Result<GuideFile> {
+    let source = Source(path);
+    check_signature(source)?;
+    quiet::quietly(|| read_open(source, layer, batch))
+}
+
+fn read_open(source: Source, layer: Option<&str>, batch: Option<&str>) -> Result<GuideFile> {
+    let file = hdf5::File::open(source.0).map_err(|error| {
+        source.file(format!(
+            "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
+        ))
+    })?;
+    check_kind(source, &file)?;
+    let what = matrix_name(source, &file, layer)?;
+    let obs = Frame::open(source, &file, "obs", "cell")?;
+    let var = Frame::open(source, &file, "var", "guide")?;
+    let cell_names = obs.index()?;
+    let guide_names = var.index()?;
+    let matrix = Matrix { source, file: &file, what: &what, cells: &cell_names, guides: &guide_names };
+    let rows = matrix.read()?;
+    let batch = batch.map(|column| obs.batch(column, &cell_names)).transpose()?;
+    Ok(GuideFile { indptr: rows.indptr, guides: rows.guides, counts: rows.counts, cell_names, guide_names, batch })
+}
+
+/// Tells an HDF5 file by its content, not its name. The signature may follow a user block of 512 * 2^n bytes.
+fn check_signature(source: Source) -> Result<()> {
+    const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
+    let unreadable = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => source.file("does not exist. Check the path and the working directory."),
+        _ => source.file(format!("cannot be read: {error}.")),
+    };
+    let metadata = std::fs::metadata(source.0).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(source.file("is a folder. kaichi 0.1 reads .h5ad files: give the path of the file."));
+    }
+    let mut file = std::fs::File::open(source.0).map_err(unreadable)?;
+    let mut offset = 0;
+    while offset + 8 <= metadata.len() {
+        let mut head = [0; 8];
+        file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+        file.read_exact(&mut head).map_err(unreadable)?;
+        if head == SIGNATURE {
+            return Ok(());
+        }
+        offset = (offset * 2).max(512);
+    }
+    Err(source.file(
+        "is not an HDF5 file, so it is no .h5ad. kaichi 0.1 reads .h5ad.\n  \
+         Read other formats with the package made for them and give the guides x cells matrix.",
+    ))
+}
+
+/// Names the relatives of .h5ad that are HDF5 too.
+fn check_kind(source: Source, file: &hdf5::File) -> Result<()> {
+    if file.link_exists("obs") && file.link_exists("var") && !file.link_exists("mod") {
+        return Ok(());
+    }
+    let kind = if file.link_exists("mod") {
+        "holds several modalities (MuData, .h5mu). kaichi 0.1 reads .h5ad: write the guide modality as one"
+    } else if file.link_exists("matrix") {
+        "looks like a 10x .h5. kaichi 0.1 reads .h5ad: read it with Seurat::Read10X_h5() or \
+         DropletUtils::read10xCounts() and give the guides x cells matrix"
+    } else {
+        "is an HDF5 file without obs and var, so it is no .h5ad. kaichi 0.1 reads .h5ad"
+    };
+    Err(source.file(format!("{kind}.")))
+}
+
+/// `X` or `layers/<layer>`, known to exist.
+fn matrix_name(source: Source, file: &hdf5::File, layer: Option<&str>) -> Result<String> {
+    let layers = layer_names(file);
+    let Some(layer) = layer else {
+        // anndata writes a missing X as no X, and since 0.12 as a scalar of encoding "null".
+        let null = matches!(file.dataset("X"), Ok(x) if encoding(&x).is_some_and(|e| e.kind == "null"));
+        if file.link_exists("X") && !null {
+            return Ok("X".to_owned());
+        }
+        return Err(source.format(match layers.is_empty() {
+            true => "has no X and no layers, so it holds no counts.".to_owned(),
+            false => format!("has no X.\n  Give one of its layers as `layer`: {}.", quoted(&layers)),
+        }));
+    };
+    if layers.iter().any(|name| name == layer) {
+        return Ok(format!("layers/{layer}"));
+    }
+    Err(source.format(match layers.is_empty() {
+        true => format!("has no layer \"{layer}\"; it has no layers.\n  Leave `layer` out to read X."),
+        false => format!("has no layer \"{layer}\".\n  Its layers are {}.", quoted(&layers)),
+    }))
+}
+
+fn layer_names(file: &hdf5::File) -> Vec<String> {
+    file.group("layers").and_then(|layers| layers.member_names()).unwrap_or_default()
+}
+
+/// The most stored counts, cells or guides: R and the core index with 32 bits.
+const MOST: usize = i32::MAX as usize;
+
+fn too_many(source: Source, what: &str, n: usize) -> Error {
+    source.counts(format!("{what}: {n} are more than the 2147483647 that kaichi can hold. Split the file."))
+}

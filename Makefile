@@ -1,0 +1,79 @@
+# make demo      install what is missing (Debian, Ubuntu), build, and assign the guides of the bundled file
+# make test      the same set-up, then every check: format, lints, Rust tests, wrappers, R tests
+# make check     R CMD check on the source package, with its crates vendored
+# make document  man/ and NAMESPACE from the roxygen comments
+# make wrappers  R/extendr-wrappers.R from the Rust functions
+# make vendor    src/rust/vendor.tar.xz, for an installation without network
+# make clean     remove everything that was built
+#
+# Everything is built inside the checkout; cargo keeps its downloads where it always does.
+
+LIB = $(CURDIR)/.lib
+MANIFEST = --manifest-path src/rust/Cargo.toml --locked
+
+export R_LIBS := $(LIB)
+export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
+
+# The cargo that configure would take too.
+WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
+CARGO = $(WITH_RUST) cargo
+
+.PHONY: demo test format-check lint rust-test wrappers-check r-test setup setup-test setup-check install check document wrappers vendor clean
+
+demo: setup
+	$(MAKE) install
+	Rscript tools/demo.R
+
+# One failing check does not hide the others.
+test: setup-test
+	$(MAKE) --keep-going format-check lint rust-test wrappers-check r-test
+
+setup:
+	tools/setup.sh run
+
+setup-test:
+	tools/setup.sh test
+
+setup-check:
+	tools/setup.sh check
+
+install:
+	mkdir -p $(LIB)
+	NOT_CRAN=true R CMD INSTALL --no-multiarch --library=$(LIB) .
+
+format-check:
+	$(CARGO) fmt --all --check --manifest-path src/rust/Cargo.toml
+
+lint:
+	$(CARGO) clippy --workspace --all-targets $(MANIFEST) -- -D warnings
+
+# The binding holds no logic and links only into R: the R tests are its tests.
+rust-test:
+	$(CARGO) test --workspace --exclude kaichi $(MANIFEST)
+
+wrappers-check: install
+	Rscript tools/wrappers.R --check
+
+r-test: install
+	NOT_CRAN=true Rscript tools/test.R
+
+check: setup-check
+	$(MAKE) vendor
+	rm -rf .check && mkdir .check
+	cd .check && R CMD build ..
+	cd .check && env -u CARGO_TARGET_DIR _R_CHECK_FORCE_SUGGESTS_=false _R_CHECK_CRAN_INCOMING_REMOTE_=false R CMD check --no-manual --as-cran kaichi_*.tar.gz
+
+document: setup-check install
+	Rscript -e 'roxygen2::roxygenise(load_code = roxygen2::load_installed)'
+
+wrappers: install
+	Rscript tools/wrappers.R
+
+vendor: src/rust/vendor.tar.xz
+
+src/rust/vendor.tar.xz: src/rust/Cargo.lock
+	$(WITH_RUST) Rscript --vanilla tools/vendor.R
+
+clean:
+	./cleanup
+	rm -rf src/rust/target src/rust/vendor.tar.xz .lib .check

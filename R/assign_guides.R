@@ -1,0 +1,207 @@
+#' Assign guides to cells
+#'
+#' Decides which guides each cell of a CRISPR screen received: scores every (cell, guide) pair by a model and calls those that
+#' pass its threshold.
+#'
+#' @param x One of: the path of an `.h5ad` file (cells x guides, as Python writes it); a guides x cells matrix (a matrix, a
+#'   `dgCMatrix` or other class of the Matrix package, a `DelayedMatrix`) with row and column names; a
+#'   `SingleCellExperiment` or `SummarizedExperiment`; a `Seurat` object (v4 or v5 assays). Counts are raw UMIs: whole numbers,
+#'   0 or more.
+#' @param model The name of a model of [guide_models()].
+#' @param ... Must be empty.
+#' @param min_confidence Calls have a score of at least this. One number, 0 to 1; NULL is the default of the model (0.8, for
+#'   beta2 and beta3 0.5). Not for umi, max and ratio, which decide by themselves.
+#' @param quantile Model `quantiles`: per guide, the share (0 to 1) of the cells with the guide that is called, rounded down.
+#'   NULL is 0.05.
+#' @param min_umi Calls with fewer UMIs are dropped, whatever the model. One number, 0 or more. Models that compare a guide
+#'   with the cell's own total (max, ratio, quantiles, poisson, neg_binomial, binomial, beta2, beta3) can call single UMIs in
+#'   cells with hardly any; `min_umi = 2` or 3 drops those.
+#' @param batch NULL for one batch; a vector with one value per cell; or the name of a column of the file's obs or of the
+#'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch) and beta2, beta3 (a fit per batch).
+#' @param modality Which altExp (or the main experiment, by its `mainExpName`) or assay holds the guides. NULL: it is found,
+#'   and the choice is said; several candidates are an error that lists them.
+#' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
+#'   counts. NULL: X of a file, else `counts`.
+#' @param n_jobs Worker threads, a whole number. NULL is half of the logical cores, at least one. Results do not depend on it.
+#' @param control Settings of the models, from [model_control()].
+#'
+#' @return For a path or a matrix an object of class `guide_calls`, a list with
+#'   \describe{
+#'     \item{cells}{data.frame, one row per cell in input order: `cell_barcode` chr; `guide_id` chr, the called guide with the
+#'       highest confidence, then the most UMIs, then the earliest in the input, NA if none; `umi_count` int, UMIs of that
+#'       guide, NA if none; `assignment_confidence` dbl, 0 to 1, its score, NA if none; `is_unassigned` lgl;
+#'       `is_multi_infected` lgl, more than one guide called; `n_guides_detected` int, guides called.}
+#'     \item{pairs}{data.frame, one row per called (cell, guide) pair: `cell_barcode`, `guide_id`, `umi_count`,
+#'       `assignment_confidence`.}
+#'     \item{assigned}{dgCMatrix, guides x cells, 1 where called.}
+#'     \item{counts}{dgCMatrix, guides x cells, UMIs.}
+#'     \item{fits}{data.frame, one row per guide (per batch for beta2 and beta3): `guide_id` or `batch`; `status`: `"ok"`,
+#'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`; `n_cells` int, cells
+#'       with the guide; the parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one
+#'       component less BIC of the mixture; `iterations`; `converged`; `note` chr, the status in words; `n_cells_called` int;
+#'       `min_umi_called` int, the smallest count called.}
+#'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
+#'   }
+#'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].
+#'
+#'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object, with the columns of `$cells` (without
+#'   `cell_barcode`) in `colData` or `meta.data`, `assigned` as an assay or layer beside the counts, and the model, params,
+#'   version and fits in the metadata (`metadata()$kaichi`, or `Misc()` of the guide assay). A rerun overwrites only these.
+#' @section Errors:
+#'   Every error has the class `kaichi_error` and one of `kaichi_error_file`, `_format`, `_counts`, `_names`, `_model`,
+#'   `_argument`, `_batch`, `_modality`, `_package`.
+#' @references Braunger and Velten (2024) <doi:10.1093/bioinformatics/btae535>; Replogle et al. (2020)
+#'   <doi:10.1038/s41587-020-0470-y>; Barry et al. (2024) <doi:10.1186/s13059-024-03254-2>.
+#' @seealso [guide_models()] for the models and when to use each, [score_guides()] and [decide_guides()] for the two steps.
+#' @examples
+#' path <- system.file("extdata", "guides.h5ad", package = "kaichi")
+#' calls <- assign_guides(path)
+#' calls
+#' head(calls$cells)
+#'
+#' # The same from a guides x cells matrix, with another model.
+#' counts <- read_guides(path)
+#' assign_guides(counts, model = "umi")
+#' @export
+assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, min_umi = 0, batch = NULL,
+                          modality = NULL, layer = NULL, n_jobs = NULL, control = model_control()) {
+  check_dots_empty(...)
+  info <- find_model(model)
+  decision <- choose_rule(info, min_confidence, quantile)
+  check_number(min_umi, "min_umi", 0, Inf)
+  check_control(control)
+  check_n_jobs(n_jobs)
+  counts <- guide_counts(x, batch = batch, modality = modality, layer = layer)
+  scores <- score_counts(counts, info, n_jobs, control)
+  attach_calls(x, decide_scores(scores, decision$rule, decision$cut, min_umi), counts$modality)
+}
+
+# The one rule that decides: the user's where there is one, else the model's.
+choose_rule <- function(info, min_confidence, quantile) {
+  if (!is.null(quantile)) refuse_quantile(info)
+  if (!is.null(min_confidence) && !is.null(quantile)) {
+    abort("argument", "Give `min_confidence` or `quantile`, not both.")
+  }
+  if (!is.null(min_confidence)) {
+    if (info$rule == "single_stage") {
+      hint <- switch(
+        info$model,
+        umi = " Its threshold is control = model_control(umi_threshold = 5).",
+        ratio = " Its threshold is control = model_control(min_fraction = 0.3).",
+        ""
+      )
+      abort("argument", "`min_confidence` means nothing for the model \"", info$model, "\", which decides by itself.", hint)
+    }
+    return(list(rule = "min_confidence", cut = check_number(min_confidence, "min_confidence", 0, 1)))
+  }
+  if (!is.null(quantile)) return(list(rule = "quantile", cut = check_number(quantile, "quantile", 0, 1)))
+  switch(
+    info$rule,
+    single_stage = list(rule = "min_confidence", cut = 0),
+    list(rule = info$rule, cut = info$cut)
+  )
+}
+
+#' @export
+print.guide_calls <- function(x, ...) {
+  cells <- x$cells
+  n <- nrow(cells)
+  share <- function(k) sprintf("%s (%.1f %%)", big(k), 100 * k / n)
+  several <- sum(cells$is_multi_infected)
+  none <- sum(cells$is_unassigned)
+  cat(
+    "<guide_calls> ", big(nrow(x$counts)), " guides x ", big(n), " cells, model ", x$model, rule_words(x$params), "\n",
+    "  one guide:      ", share(n - several - none), "\n",
+    "  several guides: ", share(several), "\n",
+    "  unassigned:     ", share(none), "\n",
+    "  pairs called:   ", big(nrow(x$pairs)), ", median ", format(stats::median(x$pairs$umi_count)), " UMIs\n",
+    fits_line(x$fits),
+    "  $cells, $pairs, $assigned, $counts, $fits; summary() for the guides\n",
+    sep = ""
+  )
+  invisible(x)
+}
+
+rule_words <- function(params) {
+  said <- c(
+    if (!is.null(params$min_confidence) && params$min_confidence > 0) paste("min_confidence", format(params$min_confidence)),
+    if (!is.null(params$quantile)) paste("quantile", format(params$quantile)),
+    if (params$min_umi > 0) paste("min_umi", format(params$min_umi))
+  )
+  if (length(said) > 0L) paste0(" (", paste(said, collapse = ", "), ")") else ""
+}
+
+#' @export
+as.data.frame.guide_calls <- function(x, row.names = NULL, optional = FALSE, ...) {
+  cells <- x$cells
+  if (!is.null(row.names)) rownames(cells) <- row.names
+  cells
+}
+
+#' Summarise guide calls
+#'
+#' @param object A `guide_calls` of [assign_guides()] or [decide_guides()].
+#' @param ... Not used.
+#' @return An object of class `summary.guide_calls`, a list with
+#'   \describe{
+#'     \item{n_guides_per_cell}{Named int: cells with 0, 1, 2, ... called guides.}
+#'     \item{guides}{data.frame, one row per guide: `guide_id` chr; `n_cells` int, cells with the guide at all;
+#'       `n_cells_called` int; `n_cells_single` int, cells with this guide only; `median_umi` dbl, median UMIs where called;
+#'       `mean_confidence` dbl, where called; `status` chr and `note` chr of its fit, NA where fits are per batch.}
+#'     \item{single_umi_calls}{int. Calls that rest on one UMI.}
+#'     \item{model, params}{As in `object`.}
+#'   }
+#' @examples
+#' summary(assign_guides(system.file("extdata", "guides.h5ad", package = "kaichi")))
+#' @export
+summary.guide_calls <- function(object, ...) {
+  guides <- rownames(object$counts)
+  of_pair <- factor(match(object$pairs$guide_id, guides), levels = seq_along(guides))
+  single <- object$cells$n_guides_detected == 1L
+  by_guide <- function(value, f) unname(vapply(split(value, of_pair), f, 0))
+  fit <- match(guides, object$fits$guide_id)
+  per_cell <- object$cells$n_guides_detected
+  structure(
+    list(
+      n_guides_per_cell = table(factor(per_cell, levels = 0:max(1L, per_cell))),
+      guides = data.frame(
+        guide_id = guides,
+        n_cells = tabulate(object$counts@i + 1L, length(guides)),
+        n_cells_called = tabulate(of_pair, length(guides)),
+        n_cells_single = tabulate(match(object$cells$guide_id[single], guides), length(guides)),
+        median_umi = by_guide(object$pairs$umi_count, stats::median),
+        mean_confidence = by_guide(object$pairs$assignment_confidence, mean),
+        status = if (is.null(object$fits$guide_id)) NA_character_ else object$fits$status[fit],
+        note = if (is.null(object$fits$guide_id)) NA_character_ else object$fits$note[fit],
+        stringsAsFactors = FALSE
+      ),
+      single_umi_calls = sum(object$pairs$umi_count == 1L),
+      model = object$model,
+      params = object$params
+    ),
+    class = "summary.guide_calls"
+  )
+}
+
+#' @export
+print.summary.guide_calls <- function(x, ...) {
+  n <- x$n_guides_per_cell
+  cat("Guide calls of the model ", x$model, rule_words(x$params), "\n\nGuides per cell:\n", sep = "")
+  print(n, zero.print = "0")
+  guides <- x$guides
+  called <- guides$n_cells_called
+  cat(
+    "\nCells per guide: median ", format(stats::median(called)), ", from ", big(min(called)), " to ", big(max(called)), "\n",
+    sep = ""
+  )
+  if (x$single_umi_calls > 0L) {
+    cat("Calls that rest on one UMI: ", big(x$single_umi_calls), "; `min_umi = 2` drops them.\n", sep = "")
+  }
+  bad <- guides[!is.na(guides$status) & guides$status != "ok", c("guide_id", "n_cells", "n_cells_called", "status", "note")]
+  if (nrow(bad) > 0L) {
+    cat("\nGuides to look at (", nrow(bad), "):\n", sep = "")
+    print(utils::head(bad, 10L), row.names = FALSE, right = FALSE)
+    if (nrow(bad) > 10L) cat("... and ", nrow(bad) - 10L, " more in $guides\n", sep = "")
+  }
+  invisible(x)
+}

@@ -1,0 +1,156 @@
+# SummarizedExperiment and SingleCellExperiment. The guides are an experiment of their own: the main one, or one altExp.
+# `modality` is the name of the altExp; NULL, once the choice is made, is the main experiment.
+#
+# Calls go back as columns of colData(x), as the assay "assigned" of the guide experiment and as its metadata()$kaichi.
+
+#' @export
+guide_counts.SummarizedExperiment <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+  need_experiment_packages(x)
+  check_one_name(layer, "layer")
+  modality <- guide_experiment(x, modality)
+  experiment <- if (is.null(modality)) x else SingleCellExperiment::altExp(x, modality)
+  refuse_genes(experiment, modality)
+  counts <- check_counts(experiment_layer(experiment, layer, modality))
+  batch <- batch_values(batch, SummarizedExperiment::colData(x), "colData(x)")
+  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = modality)
+}
+
+#' @export
+attach_calls.SummarizedExperiment <- function(x, calls, modality = NULL) {
+  need_experiment_packages(x)
+  columns <- call_columns(calls, colnames(x))
+  for (name in names(columns)) SummarizedExperiment::colData(x)[[name]] <- columns[[name]]
+  if (is.null(modality)) return(keep_calls(x, calls, colnames(x)))
+  # withDimnames = FALSE leaves the altExp's own column names, or their absence, as they are.
+  SingleCellExperiment::altExp(x, modality, withDimnames = FALSE) <-
+    keep_calls(SingleCellExperiment::altExp(x, modality, withDimnames = FALSE), calls, colnames(x))
+  x
+}
+
+# UseMethod() knows what a class extends only while the package that defines it is loaded, which it need not be after
+# readRDS(); these two then find the way.
+#' @export
+guide_counts.SingleCellExperiment <- guide_counts.SummarizedExperiment
+
+#' @export
+attach_calls.SingleCellExperiment <- attach_calls.SummarizedExperiment
+
+need_experiment_packages <- function(x) {
+  need_package("SummarizedExperiment", "to use a SummarizedExperiment", "Bioconductor")
+  if (inherits(x, "SingleCellExperiment")) {
+    need_package("SingleCellExperiment", "to use a SingleCellExperiment", "Bioconductor")
+  }
+}
+
+keep_calls <- function(experiment, calls, cells) {
+  assigned <- place_by_name(calls$assigned, rownames(experiment), cells)
+  SummarizedExperiment::assay(experiment, "assigned", withDimnames = FALSE) <- assigned
+  S4Vectors::metadata(experiment)$kaichi <- call_provenance(calls)
+  experiment
+}
+
+# Which experiment holds the guides: the name of an altExp, or NULL for the main experiment.
+guide_experiment <- function(x, modality) {
+  check_one_name(modality, "modality")
+  single <- inherits(x, "SingleCellExperiment")
+  alts <- if (single) SingleCellExperiment::altExpNames(x)
+  main <- if (single) SingleCellExperiment::mainExpName(x)
+  there <- paste0(
+    "the main experiment", if (!is.null(main)) paste0(" ", quote_names(main)),
+    if (length(alts) > 0L) paste0(" and the altExps ", quote_names(alts, 20L)) else if (single) " and no altExps"
+  )
+  if (!is.null(modality)) {
+    if (modality %in% alts) return(modality)
+    if (identical(modality, main)) return(NULL)
+    abort("modality", "`modality` is ", quote_names(modality), ", which is not in `x`.\n  `x` has ", there, ".")
+  }
+
+  types <- feature_types(x)
+  main_holds_guides <- (!is.null(main) && is_guide_name(main)) || all_guides(types) ||
+    (length(alts) == 0L && is.null(types))
+  alt_holds_guides <- vapply(alts, function(name) {
+    is_guide_name(name) || all_guides(feature_types(SingleCellExperiment::altExp(x, name)))
+  }, logical(1L))
+  found <- alts[alt_holds_guides]
+
+  if (main_holds_guides && length(found) == 0L) {
+    message("Taking the guides from the main experiment.")
+    return(NULL)
+  }
+  if (!main_holds_guides && length(found) == 1L) {
+    message("Taking the guides from the altExp ", quote_names(found), ".")
+    return(found)
+  }
+  if (length(found) > 0L) {
+    abort(
+      "modality", "More than one experiment of `x` may hold the guides: ", if (main_holds_guides) "the main experiment",
+      if (main_holds_guides && !is.null(main)) paste0(" ", quote_names(main)), if (main_holds_guides) " and ",
+      if (length(found) == 1L) "the altExp " else "the altExps ", quote_names(found, 20L),
+      ".\n  Name one of them with `modality =`",
+      if (main_holds_guides && is.null(main)) " (the main experiment after mainExpName(x) <- \"guides\")", "."
+    )
+  }
+  refuse_genes(x, NULL)
+  abort(
+    "modality", "No experiment of `x` looks like guides: `x` has ", there, ".\n",
+    "  Name the altExp that holds them with `modality =`",
+    if (single) "; if it is the main experiment, name that so: mainExpName(x) <- \"guides\"", "."
+  )
+}
+
+# The kind of every feature, or NULL if rowData does not say. DropletUtils writes Type, other readers the rest.
+feature_types <- function(experiment) {
+  features <- SummarizedExperiment::rowData(experiment, use.names = FALSE)
+  column <- intersect(c("Type", "type", "feature_type", "feature_types"), names(features))
+  if (length(column) > 0L) as.character(features[[column[1L]]])
+}
+
+all_guides <- function(types) length(types) > 0L && all(is_guide_type(types))
+
+# Genes beside guides, or genes alone, must never be taken for guides. Other features may be, when the user names them.
+refuse_genes <- function(experiment, modality) {
+  types <- feature_types(experiment)
+  guide <- is_guide_type(types)
+  if (all(guide) || !(any(guide) || any(grepl("^gene", types, ignore.case = TRUE)))) return(invisible())
+  sizes <- table(types, useNA = "ifany")
+  what <- if (is.null(modality)) "The main experiment" else paste0("The altExp ", quote_names(modality))
+  holds <- paste0("\"", names(sizes), "\" (", as.vector(sizes), ")", collapse = ", ")
+  if (!any(guide)) {
+    abort(
+      "modality", what, " holds genes, not guides; its feature types are ", holds, ".\n",
+      "  Give the experiment of the guides, or name the altExp that holds them with `modality =`."
+    )
+  }
+  abort(
+    "modality", what, " holds other features beside the guides; its feature types are ", holds, ".\n",
+    "  Split it first: ",
+    if (inherits(experiment, "SingleCellExperiment")) {
+      "x <- splitAltExps(x, rowData(x)$<the column of types>), or "
+    },
+    "keep only the rows of the guides."
+  )
+}
+
+experiment_layer <- function(experiment, layer, modality) {
+  layers <- SummarizedExperiment::assayNames(experiment)
+  # An experiment may hold assays without names.
+  if (is.null(layers)) layers <- rep("", length(SummarizedExperiment::assays(experiment, withDimnames = FALSE)))
+  at <- if (!is.null(layer)) {
+    match(layer, layers)
+  } else if ("counts" %in% layers) {
+    match("counts", layers)
+  } else {
+    # What an earlier run attached is no choice.
+    others <- which(layers != "assigned")
+    if (length(others) == 1L) others else NA_integer_
+  }
+  if (is.na(at)) {
+    abort(
+      "argument", if (is.null(modality)) "The main experiment" else paste0("The altExp ", quote_names(modality)),
+      " has no assay ", quote_names(if (is.null(layer)) "counts" else layer), ".\n",
+      if (length(layers) == 0L) "  It has no assays." else "  Its assays: ",
+      if (length(layers) > 0L) paste0(quote_names(layers, 20L), ". Name the one with the raw counts with `layer =`.")
+    )
+  }
+  SummarizedExperiment::assay(experiment, at)
+}

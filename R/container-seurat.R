@@ -1,0 +1,158 @@
+# Seurat. The guides are one assay. What to do is told by the class of that assay, not by the version of SeuratObject:
+#   Assay   (v3, v4; also found in SeuratObject 5) has three fixed slots. `assigned` becomes an assay "<assay>_assigned".
+#   Assay5  has layers, which may be split (counts.1, counts.2 ...), and may hold only some cells of the object.
+#           `assigned` becomes a layer.
+# The columns go into meta.data, the rest into Misc(x[[assay]], "kaichi").
+#
+# The slots are used where the accessors of SeuratObject 4 and 5 differ, or warn about what is meant here.
+
+#' @export
+guide_counts.Seurat <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+  need_package("SeuratObject", "to use a Seurat object")
+  check_one_name(layer, "layer")
+  modality <- guide_assay(x, modality)
+  counts <- check_counts(assay_layer(x@assays[[modality]], if (is.null(layer)) "counts" else layer, modality))
+  batch <- batch_values(batch, x@meta.data, "x@meta.data")
+  # One value for each cell of the object; the assay may have fewer, in another order.
+  if (length(batch) == ncol(x)) batch <- batch[match(colnames(counts), colnames(x))]
+  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = modality)
+}
+
+#' @export
+attach_calls.Seurat <- function(x, calls, modality = NULL) {
+  need_package("SeuratObject", "to use a Seurat object")
+  modality <- guide_assay(x, modality)
+  columns <- call_columns(calls, colnames(x))
+  x@meta.data[names(columns)] <- columns
+
+  assay <- x@assays[[modality]]
+  assigned <- calls$assigned
+  rownames(assigned) <- seurat_names(rownames(assigned), rownames(assay))
+  assigned <- place_by_name(assigned, rownames(assay), colnames(assay))
+  if (inherits(assay, "Assay")) {
+    beside <- assigned_assay(modality)
+    x@assays[[beside]] <- new_assay(assigned, beside)
+  } else {
+    assay <- set_assigned_layer(assay, assigned)
+  }
+  assay@misc[["kaichi"]] <- call_provenance(calls)
+  x@assays[[modality]] <- assay
+  x
+}
+
+assigned_assay <- function(modality) paste0(modality, "_assigned")
+
+guide_assay <- function(x, modality) {
+  check_one_name(modality, "modality")
+  assays <- names(x@assays)
+  if (!is.null(modality)) {
+    if (modality %in% assays) return(modality)
+    abort(
+      "modality", "`modality` is ", quote_names(modality), ", which is no assay of `x`.\n  Its assays: ",
+      quote_names(assays, 20L), "."
+    )
+  }
+  # What an earlier run attached is no choice.
+  assays <- setdiff(assays, assigned_assay(assays))
+  found <- if (length(assays) == 1L) assays else assays[is_guide_name(assays)]
+  if (length(found) == 1L) {
+    message("Taking the guides from the assay ", quote_names(found), ".")
+    return(found)
+  }
+  if (length(found) > 1L) {
+    abort(
+      "modality", "More than one assay of `x` may hold the guides: ", quote_names(found, 20L),
+      ".\n  Name one of them with `modality =`."
+    )
+  }
+  abort(
+    "modality", "No assay of `x` has a name that says guides: ", quote_names(assays, 20L),
+    ".\n  Name the assay that holds them with `modality =`."
+  )
+}
+
+assay_layer <- function(assay, layer, modality) {
+  old <- inherits(assay, "Assay")
+  layers <- if (old) c("counts", "data", "scale.data") else names(assay@layers)
+  parts <- if (old) intersect(layer, layers) else split_layers(assay, layer, modality)
+  if (length(parts) == 0L) {
+    abort(
+      "argument", "The assay ", quote_names(modality), " has no layer ", quote_names(layer), ".\n  Its layers: ",
+      quote_names(layers, 20L), ". Name the one with the raw counts with `layer =`."
+    )
+  }
+  if (old) {
+    counts <- methods::slot(assay, layer)
+    if (length(counts) == 0L) {
+      abort(
+        "argument", "The layer ", quote_names(layer), " of the assay ", quote_names(modality), " is empty.\n",
+        "  Name the one with the raw counts with `layer =`."
+      )
+    }
+    return(counts)
+  }
+  counts <- lapply(parts, layer_data, assay = assay, modality = modality)
+  if (length(counts) == 1L) return(counts[[1L]])
+  guides <- intersect(rownames(assay), unlist(lapply(counts, rownames)))
+  cells <- intersect(colnames(assay), unlist(lapply(counts, colnames)))
+  Reduce(`+`, lapply(counts, function(part) place_by_name(as_dgc(part), guides, cells)))
+}
+
+# The layers of an Assay5 that together are `layer`: itself, or its parts ("counts.1", "counts.2" ...).
+split_layers <- function(assay, layer, modality) {
+  layers <- names(assay@layers)
+  parts <- layers[layers == layer | startsWith(layers, paste0(layer, "."))]
+  cells <- lapply(parts, function(part) SeuratObject::Cells(assay, layer = part))
+  whole <- match(layer, parts)
+  if (!is.na(whole) && all(colnames(assay) %in% cells[[whole]])) return(layer)
+  twice <- anyDuplicated(unlist(cells))
+  if (twice > 0L) {
+    abort(
+      "argument", "The layers ", quote_names(parts, 20L), " of the assay ", quote_names(modality),
+      " are not parts of one: the cell ", quote_names(unlist(cells)[twice]), " is in more than one.\n",
+      "  Name the one with the raw counts with `layer =`."
+    )
+  }
+  parts
+}
+
+layer_data <- function(layer, assay, modality) {
+  # subset() of SeuratObject 5.0 to one feature or one cell leaves a vector where the matrix was.
+  if (length(dim(assay@layers[[layer]])) != 2L) {
+    abort(
+      "counts", "The layer ", quote_names(layer), " of the assay ", quote_names(modality), " is not a matrix, which ",
+      "subset() to one guide or one cell does to an Assay5.\n  Give the object as it was before, or its counts as a matrix."
+    )
+  }
+  # Looked up when needed: SeuratObject 4 has no LayerData(), and R CMD check there would not have it after `::`.
+  getExportedValue("SeuratObject", "LayerData")(assay, layer = layer)
+}
+
+set_assigned_layer <- function(assay, assigned) {
+  set <- getExportedValue("SeuratObject", "LayerData<-")
+  # Earlier calls go first, and their parts, which merge() and split() make, with them.
+  for (old in grep("^assigned($|[.])", names(assay@layers), value = TRUE)) assay <- set(assay, layer = old, value = NULL)
+  set(assay, layer = "assigned", value = assigned)
+}
+
+# Seurat takes no underscores and pipes in the names of features and puts dashes in their place.
+seurat_names <- function(guides, features) {
+  dashed <- gsub("[_|]", "-", guides)
+  change <- !guides %in% features & dashed %in% features
+  guides[change] <- dashed[change]
+  twice <- anyDuplicated(guides)
+  if (twice > 0L) {
+    abort(
+      "names", "Two guides of the calls have the name ", quote_names(guides[twice]), " in the Seurat object.\n",
+      "  Give guides names that differ in more than \"_\" and \"-\"."
+    )
+  }
+  guides
+}
+
+new_assay <- function(assigned, name) {
+  rownames(assigned) <- gsub("[_|]", "-", rownames(assigned))
+  assay <- SeuratObject::CreateAssayObject(counts = assigned)
+  SeuratObject::Key(assay) <- paste0(tolower(gsub("[^[:alnum:]]", "", name)), "_")
+  assay
+}

@@ -1,0 +1,73 @@
+# What all containers share: how a guide modality is told from its name, the batch column, and the way the calls go back
+# by the names of cells and guides, never by position.
+
+# The feature types of Cell Ranger ("CRISPR Guide Capture", "CRISPR Direct Capture") and what people write by hand.
+is_guide_type <- function(types) grepl("crispr|guide|grna", types, ignore.case = TRUE)
+
+# The names under which people keep guides: CRISPR, "CRISPR Guide Capture", guides, gRNA, sgRNA_counts, GDO ...
+is_guide_name <- function(names) {
+  bare <- gsub("[^a-z0-9]", "", tolower(names))
+  grepl("crispr", bare) | grepl("^(guides?|gdos?|s?grnas?|protospacers?)(capture|counts?|umis?)?$", bare)
+}
+
+# One name, as `modality` and `layer` must be.
+check_one_name <- function(value, name) {
+  if (is.null(value) || (is.character(value) && length(value) == 1L && !is.na(value))) return(invisible())
+  abort("argument", "`", name, "` must be one name in quotes, or NULL.")
+}
+
+# `batch = "column"` -> the values of that column of the cell metadata; anything else is returned as it is.
+batch_values <- function(batch, metadata, where) {
+  column <- batch_column(batch)
+  if (is.null(column)) return(batch)
+  if (!column %in% names(metadata)) {
+    abort(
+      "batch", "`batch` names the column ", quote_names(column), ", which ", where, " does not have.\n",
+      if (ncol(metadata) == 0L) "  It has no columns." else paste0("  Its columns: ", quote_names(names(metadata), 20L), ".")
+    )
+  }
+  values <- metadata[[column]]
+  # Run-length encoded columns (Rle) are common in colData.
+  if (isS4(values)) as.vector(values) else values
+}
+
+# The columns of the calls, one row for each of `cells`. A cell that was not scored holds no guide.
+call_columns <- function(calls, cells) {
+  at <- match(cells, calls$cells$cell_barcode)
+  absent <- is.na(at)
+  if (all(absent)) {
+    abort(
+      "names", "None of the cells of the calls (", quote_names(calls$cells$cell_barcode, 3L), ") is in `x` (",
+      quote_names(cells, 3L), ").\n  Calls are matched by cell name: give the object that they were made from."
+    )
+  }
+  columns <- calls$cells[at, setdiff(names(calls$cells), "cell_barcode"), drop = FALSE]
+  rownames(columns) <- NULL
+  columns$is_unassigned[absent] <- TRUE
+  columns$is_multi_infected[absent] <- FALSE
+  columns$n_guides_detected[absent] <- 0L
+  columns
+}
+
+# A sparse matrix laid out anew for these guides and cells, zero where it has no value; entries of other cells are left out.
+place_by_name <- function(matrix, guides, cells) {
+  if (identical(rownames(matrix), guides) && identical(colnames(matrix), cells)) return(matrix)
+  row <- match(rownames(matrix), guides)
+  lost <- which(is.na(row))
+  if (length(lost) > 0L) {
+    abort(
+      "names", "The guide ", quote_names(rownames(matrix)[lost[1L]]), " of the calls is not in `x` (", length(lost),
+      " such guides).\n  Calls are matched by guide name: give the object that they were made from."
+    )
+  }
+  column <- match(colnames(matrix), cells)
+  i <- row[matrix@i + 1L]
+  j <- column[rep(seq_len(ncol(matrix)), diff(matrix@p))]
+  keep <- !is.na(j)
+  Matrix::sparseMatrix(
+    i = i[keep], j = j[keep], x = matrix@x[keep], dims = c(length(guides), length(cells)), dimnames = list(guides, cells)
+  )
+}
+
+# How the calls were made, kept beside them in the container.
+call_provenance <- function(calls) calls[c("model", "params", "version", "fits")]

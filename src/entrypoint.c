@@ -1,0 +1,6 @@
+/* The linker takes from a static library only what an object asks for: this object asks for extendr's registration. */
+void R_init_kaichi_extendr(void *dll);
+
+void R_init_kaichi(void *dll) {
+    R_init_kaichi_extendr(dll);
+}

@@ -1,0 +1,115 @@
+//! The fit table: one row per fit, with parameters and a status in words.
+
+/// A column of a table that goes to the user.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Column {
+    /// NaN is missing.
+    Real(Vec<f64>),
+    Integer(Vec<Option<i32>>),
+    Logical(Vec<Option<bool>>),
+    Text(Vec<Option<String>>),
+}
+
+/// Named columns of one length. `guide` and `batch` hold 0-based codes, which the caller turns into names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FitTable {
+    pub columns: Vec<(String, Column)>,
+}
+
+/// How a fit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Ok,
+    Gated,
+    NoSignal,
+    NotConverged,
+    /// Fewer populations than the model has components.
+    FewerComponents,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Ok => "ok",
+            Status::Gated => "gated",
+            Status::NoSignal => "no_signal",
+            Status::NotConverged => "not_converged",
+            Status::FewerComponents => "fewer_components",
+        }
+    }
+}
+
+/// One row of the table of a mixture.
+#[derive(Debug, Clone)]
+pub struct FitRow {
+    /// Guide or batch, 0-based.
+    pub unit: usize,
+    pub status: Status,
+    /// What the status means here, in words; empty when all is well.
+    pub note: String,
+    /// Cells with the guide (or with any guide, for fits per batch).
+    pub n_cells: usize,
+    /// Parameters, in the order of the names given to [`FitTable::from_rows`]; NaN without a fit.
+    pub values: Vec<f64>,
+    pub log_lik: f64,
+    /// BIC of one component less BIC of the mixture: positive speaks for two populations.
+    pub bic_gain: f64,
+    pub iterations: Option<usize>,
+    pub converged: Option<bool>,
+}
+
+impl FitTable {
+    /// `unit` is "guide" or "batch".
+    pub fn from_rows(unit: &str, names: &[String], rows: &[FitRow]) -> Self {
+        let real = |f: &dyn Fn(&FitRow) -> f64| Column::Real(rows.iter().map(f).collect());
+        let mut columns = vec![
+            (unit.to_string(), Column::Integer(rows.iter().map(|r| Some(r.unit as i32)).collect())),
+            ("status".into(), Column::Text(rows.iter().map(|r| Some(r.status.name().into())).collect())),
+            ("n_cells".into(), Column::Integer(rows.iter().map(|r| Some(r.n_cells as i32)).collect())),
+        ];
+        for (at, name) in names.iter().enumerate() {
+            columns.push((name.clone(), real(&|r| r.values.get(at).copied().unwrap_or(f64::NAN))));
+        }
+        columns.push(("log_lik".into(), real(&|r| r.log_lik)));
+        columns.push(("bic_gain".into(), real(&|r| r.bic_gain)));
+        columns.push((
+            "iterations".into(),
+            Column::Integer(rows.iter().map(|r| r.iterations.map(|n| n as i32)).collect()),
+        ));
+        columns.push(("converged".into(), Column::Logical(rows.iter().map(|r| r.converged).collect())));
+        columns.push(("note".into(), Column::Text(rows.iter().map(|r| Some(r.note.clone())).collect())));
+        Self { columns }
+    }
+
+    /// A table for models without a fit: one row a unit, its number of cells.
+    pub fn unfitted(unit: &str, n_cells: &[usize]) -> Self {
+        let rows: Vec<FitRow> =
+            n_cells.iter().enumerate().map(|(unit, &n_cells)| FitRow { unit, n_cells, ..FitRow::empty() }).collect();
+        let mut table = Self::from_rows(unit, &[], &rows);
+        table.columns.retain(|(name, _)| [unit, "status", "n_cells", "note"].contains(&name.as_str()));
+        table
+    }
+
+    pub fn real(&self, name: &str) -> Option<&[f64]> {
+        self.columns.iter().find(|(n, _)| n == name).and_then(|(_, column)| match column {
+            Column::Real(values) => Some(values.as_slice()),
+            _ => None,
+        })
+    }
+}
+
+impl FitRow {
+    pub fn empty() -> Self {
+        Self {
+            unit: 0,
+            status: Status::Ok,
+            note: String::new(),
+            n_cells: 0,
+            values: vec![],
+            log_lik: f64::NAN,
+            bic_gain: f64::NAN,
+            iterations: None,
+            converged: None,
+        }
+    }
+}

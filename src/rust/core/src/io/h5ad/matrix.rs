@@ -1,0 +1,330 @@
+//! X or a layer, sparse or dense, to sorted rows without explicit zeros.
+use hdf5::{Group, LocationType};
+
+use super::values::{attribute, encoding, quoted, Source, Values};
+use super::{layer_names, too_many, MOST};
+use crate::{Error, Result};
+
+pub struct Matrix<'a> {
+    pub source: Source<'a>,
+    pub file: &'a hdf5::File,
+    /// `X` or `layers/<layer>`.
+    pub what: &'a str,
+    pub cells: &'a [String],
+    pub guides: &'a [String],
+}
+
+/// Compressed rows, one per cell.
+pub struct Rows {
+    pub indptr: Vec<i32>,
+    pub guides: Vec<i32>,
+    pub counts: Vec<f64>,
+}
+
+/// The axis that is compressed.
+#[derive(Clone, Copy, PartialEq)]
+enum Major {
+    Cells,
+    Guides,
+}
+
+impl Matrix<'_> {
+    pub fn read(&self) -> Result<Rows> {
+        match self.file.loc_type_by_name(self.what) {
+            Ok(LocationType::Group) => self.read_sparse(),
+            Ok(LocationType::Dataset) => self.read_dense(),
+            _ => Err(self.source.format_in(format!("{} is neither a matrix nor a group.", self.what))),
+        }
+    }
+
+    fn read_dense(&self) -> Result<Rows> {
+        let values = Values::open(self.source, self.file, "", self.what)?;
+        if let Some(encoding) = encoding(&values.dataset) {
+            if !encoding.is(self.source, self.what, "array", &["0.2.0"])? {
+                return Err(self.unknown_encoding(&encoding.kind));
+            }
+        }
+        self.check_shape(&values.shape)?;
+        let mut rows =
+            Rows { indptr: Vec::with_capacity(self.cells.len() + 1), guides: Vec::new(), counts: Vec::new() };
+        rows.indptr.push(0);
+        let last = self.guides.len() - 1;
+        values.each_in_matrix(|cell, guide, value| {
+            if value != 0.0 {
+                rows.counts.push(self.check_count(value, || (cell, guide))?);
+                rows.guides.push(guide as i32);
+            }
+            if guide == last {
+                if rows.counts.len() > MOST {
+                    return Err(too_many(self.source, "stored counts", rows.counts.len()));
+                }
+                rows.indptr.push(rows.counts.len() as i32);
+            }
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    fn read_sparse(&self) -> Result<Rows> {
+        let source = self.source;
+        let group = self.file.group(self.what).map_err(|error| source.damaged(self.what, error))?;
+        let major = self.major(&group)?;
+        self.check_shape(&self.stated_shape(&group)?)?;
+        let (outer, inner) = match major {
+            Major::Cells => (self.cells.len(), self.guides.len()),
+            Major::Guides => (self.guides.len(), self.cells.len()),
+        };
+        let part = |name| Values::open(source, &group, self.what, name);
+        let (data, indices, indptr) = (part("data")?, part("indices")?, part("indptr")?);
+        let stored = data.len()?;
+        if indices.len()? != stored {
+            return Err(self.damaged(format!("data has {stored} values and indices {}", indices.len()?)));
+        }
+        if indptr.len()? != outer + 1 {
+            let axis = if major == Major::Cells { "cells" } else { "guides" };
+            return Err(self.damaged(format!(
+                "indptr has {} values for {outer} {axis}, which need {}",
+                indptr.len()?,
+                outer + 1
+            )));
+        }
+        let mut before = 0.0;
+        let indptr = indptr.integers(|position, start| {
+            if position == 0 && start != 0.0 {
+                return Err(self.damaged(format!("indptr starts at {start}, not at 0")));
+            }
+            if start < before {
+                return Err(self.damaged(format!("indptr falls from {before} to {start} at position {}", position + 1)));
+            }
+            if start > stored as f64 {
+                return Err(self.damaged(format!("indptr reaches {start}, beyond the {stored} stored values")));
+            }
+            before = start;
+            Ok(start as usize)
+        })?;
+        if indptr[outer] != stored {
+            return Err(self.damaged(format!("indptr ends at {}, but {stored} values are stored", indptr[outer])));
+        }
+        let outer_of = |position| indptr.partition_point(|&start| start <= position) - 1;
+        let indices = indices.integers(|position, index| {
+            if index >= 0.0 && index < inner as f64 {
+                return Ok(index as i32);
+            }
+            let (outer, inner_axis) = match major {
+                Major::Cells => (format!("cell \"{}\"", self.cells[outer_of(position)]), "guides"),
+                Major::Guides => (format!("guide \"{}\"", self.guides[outer_of(position)]), "cells"),
+            };
+            Err(self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0")))
+        })?;
+        let data = data.numbers(|position, value| {
+            self.check_count(value, || match major {
+                Major::Cells => (outer_of(position), indices[position] as usize),
+                Major::Guides => (indices[position] as usize, outer_of(position)),
+            })
+        })?;
+        match major {
+            Major::Cells => self.finish(indptr, indices, data),
+            Major::Guides => {
+                let (indptr, indices, data) = transpose(&indptr, &indices, &data, inner);
+                self.finish(indptr, indices, data)
+            }
+        }
+    }
+
+    fn major(&self, group: &Group) -> Result<Major> {
+        let (source, what) = (self.source, self.what);
+        if let Some(encoding) = encoding(group) {
+            if encoding.is(source, what, "csr_matrix", &["0.1.0"])? {
+                return Ok(Major::Cells);
+            }
+            if encoding.is(source, what, "csc_matrix", &["0.1.0"])? {
+                return Ok(Major::Guides);
+            }
+            return Err(self.unknown_encoding(&encoding.kind));
+        }
+        // Before encoding-type, anndata wrote h5sparse_format.
+        match attribute(group, "h5sparse_format").as_deref() {
+            Some("csr") => Ok(Major::Cells),
+            Some("csc") => Ok(Major::Guides),
+            other => Err(self.unknown_encoding(other.unwrap_or(""))),
+        }
+    }
+
+    fn stated_shape(&self, group: &Group) -> Result<Vec<usize>> {
+        let shape = group.attr("shape").or_else(|_| group.attr("h5sparse_shape"));
+        let shape = shape.and_then(|shape| shape.read_raw::<i64>());
+        let shape = shape.map_err(|_| self.damaged("the attribute shape is missing".to_owned()))?;
+        // A negative length is no length of obs or var either, and is named as such.
+        Ok(shape.into_iter().map(|n| usize::try_from(n).unwrap_or(usize::MAX)).collect())
+    }
+
+    fn check_shape(&self, shape: &[usize]) -> Result<()> {
+        let (cells, guides) = (self.cells.len(), self.guides.len());
+        if shape == [cells, guides] {
+            return Ok(());
+        }
+        let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
+        Err(self
+            .damaged(format!("its shape is {}, but obs has {cells} cells and var {guides} guides", shape.join(" x "))))
+    }
+
+    /// Sorts each row by guide, refuses a guide that stands twice, drops explicit zeros.
+    fn finish(&self, indptr: Vec<usize>, mut guides: Vec<i32>, mut counts: Vec<f64>) -> Result<Rows> {
+        let mut starts = Vec::with_capacity(indptr.len());
+        starts.push(0);
+        let mut kept = 0;
+        let mut unsorted: Vec<(i32, f64)> = Vec::new();
+        for (cell, bounds) in indptr.windows(2).enumerate() {
+            let row = bounds[0]..bounds[1];
+            if !guides[row.clone()].is_sorted() {
+                unsorted.clear();
+                unsorted.extend(row.clone().map(|at| (guides[at], counts[at])));
+                unsorted.sort_unstable_by_key(|&(guide, _)| guide);
+                for (at, &(guide, count)) in row.clone().zip(&unsorted) {
+                    (guides[at], counts[at]) = (guide, count);
+                }
+            }
+            if let Some(twice) = guides[row.clone()].windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(self.source.format_in(format!(
+                    "{} stores guide \"{}\" more than once in cell \"{}\".\n  Sum such entries before writing \
+                     (sum_duplicates() of scipy).",
+                    self.what, self.guides[twice[0] as usize], self.cells[cell]
+                )));
+            }
+            for at in row {
+                if counts[at] != 0.0 {
+                    (guides[kept], counts[kept]) = (guides[at], counts[at]);
+                    kept += 1;
+                }
+            }
+            starts.push(kept as i32);
+        }
+        guides.truncate(kept);
+        counts.truncate(kept);
+        Ok(Rows { indptr: starts, guides, counts })
+    }
+
+    fn check_count(&self, value: f64, place: impl Fn() -> (usize, usize)) -> Result<f64> {
+        if value >= 0.0 && value <= MOST as f64 && value.fract() == 0.0 {
+            return Ok(value);
+        }
+        let reason = match value {
+            v if v.is_nan() => "NaN".to_owned(),
+            v if v.is_infinite() => "infinite".to_owned(),
+            v if v < 0.0 => format!("{v}, which is negative"),
+            v if v > MOST as f64 => format!("{v}, which is more than 2147483647"),
+            v => format!("{v}, which is not a whole number"),
+        };
+        let (cell, guide) = place();
+        Err(self.source.counts(format!(
+            "the count of guide \"{}\" in cell \"{}\" in {} is {reason}.\n  kaichi needs raw UMI \
+             counts: whole numbers from 0 to 2147483647. {}",
+            self.guides[guide],
+            self.cells[cell],
+            self.what,
+            self.where_else()
+        )))
+    }
+
+    /// Where the raw counts may be instead.
+    fn where_else(&self) -> String {
+        let mut layers = layer_names(self.file);
+        layers.retain(|layer| format!("layers/{layer}") != self.what);
+        let raw = layers.iter().find(|layer| {
+            let name = layer.to_lowercase();
+            name == "raw" || name.contains("count") || name.contains("umi")
+        });
+        match raw {
+            Some(layer) => format!("If these are normalised values, try `layer = \"{layer}\"`."),
+            None if !layers.is_empty() => format!("Its other layers are {}.", quoted(&layers)),
+            None => "The file has no other layer that could hold them.".to_owned(),
+        }
+    }
+
+    fn unknown_encoding(&self, kind: &str) -> Error {
+        let stated =
+            if kind.is_empty() { "states no encoding".to_owned() } else { format!("is encoded as \"{kind}\"") };
+        self.source.format_in(format!(
+            "{} {stated}; kaichi 0.1 reads csr_matrix, csc_matrix and array.\n  Write the file again with anndata.",
+            self.what
+        ))
+    }
+
+    fn damaged(&self, text: String) -> Error {
+        self.source.format_in(format!("{} is damaged: {text}.\n  Write the file again.", self.what))
+    }
+}
+
+/// Columns to rows, by counting: within a row the columns come out in order.
+fn transpose(indptr: &[usize], rows: &[i32], data: &[f64], n_rows: usize) -> (Vec<usize>, Vec<i32>, Vec<f64>) {
+    let mut starts = vec![0; n_rows + 1];
+    for &row in rows {
+        starts[row as usize + 1] += 1;
+    }
+    for row in 0..n_rows {
+        starts[row + 1] += starts[row];
+    }
+    let mut next = starts.clone();
+    let mut columns = vec![0; rows.len()];
+    let mut values = vec![0.0; rows.len()];
+    for (column, bounds) in indptr.windows(2).enumerate() {
+        for at in bounds[0]..bounds[1] {
+            let to = &mut next[rows[at] as usize];
+            (columns[*to], values[*to]) = (column as i32, data[at]);
+            *to += 1;
+        }
+    }
+    (starts, columns, values)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::quiet::quietly;
+    use super::*;
+
+    fn names(what: &str, n: usize) -> Vec<String> {
+        (1..=n).map(|i| format!("{what} {i}")).collect()
+    }
+
+    /// Three cells x two guides, by guide.
+    fn read_csc(name: &str, data: &[i64], cells: &[i64], starts: &[i64]) -> Result<Rows> {
+        let path = std::env::temp_dir().join(format!("kaichi-{}-{name}.h5", std::process::id()));
+        let rows = quietly(|| {
+            let file = hdf5::File::create(&path).unwrap();
+            let group = file.create_group("X").unwrap();
+            for (name, values) in [("data", data), ("indices", cells), ("indptr", starts)] {
+                group.new_dataset_builder().with_data(values).create(name).unwrap();
+            }
+            let kind = "csc".parse::<hdf5::types::VarLenUnicode>().unwrap();
+            group.new_attr_builder().with_data(&[kind]).create("h5sparse_format").unwrap();
+            group.new_attr_builder().with_data(&[3i64, 2]).create("h5sparse_shape").unwrap();
+            let (cells, guides) = (names("cell", 3), names("guide", 2));
+            Matrix { source: Source(&path), file: &file, what: "X", cells: &cells, guides: &guides }.read()
+        });
+        std::fs::remove_file(&path).unwrap();
+        rows
+    }
+
+    #[test]
+    fn columns_become_sorted_rows_without_zeros() {
+        let rows = read_csc("csc", &[4, 0, 7, 9], &[2, 0, 2, 1], &[0, 2, 4]).unwrap();
+        assert_eq!(rows.indptr, [0, 0, 1, 3]);
+        assert_eq!(rows.guides, [1, 0, 1]);
+        assert_eq!(rows.counts, [9.0, 4.0, 7.0]);
+    }
+
+    #[test]
+    fn an_entry_stored_twice_names_cell_and_guide() {
+        let error = read_csc("twice", &[4, 1, 7], &[2, 1, 1], &[0, 1, 3]).err().unwrap().to_string();
+        assert!(error.contains("guide \"guide 2\" more than once in cell \"cell 2\""), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_entry_of_columns_names_guide_and_cell() {
+        let error = read_csc("index", &[4, 1], &[0, 3], &[0, 1, 2]).err().unwrap().to_string();
+        assert!(error.contains("guide \"guide 2\" has index 3, but there are 3 cells"), "{error}");
+        let error = read_csc("count", &[4, -1], &[0, 1], &[0, 1, 2]).err().unwrap().to_string();
+        assert!(error.contains("guide \"guide 2\" in cell \"cell 2\" in X is -1"), "{error}");
+    }
+}

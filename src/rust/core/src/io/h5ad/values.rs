@@ -1,0 +1,419 @@
+//! Typed reading of HDF5 datasets and attributes: numbers, strings, encodings, filters.
+use std::fmt::Display;
+use std::path::Path;
+
+use hdf5::filters::Filter;
+use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::{Container, Dataset, H5Type, Location};
+use ndarray::s;
+
+use super::{too_many, MOST};
+use crate::{Error, Result};
+
+/// The file, to be named in every error.
+#[derive(Clone, Copy)]
+pub struct Source<'a>(pub &'a Path);
+
+impl Source<'_> {
+    fn text(self, text: impl Display) -> String {
+        format!("The file \"{}\" {text}", self.0.display())
+    }
+    fn text_in(self, text: impl Display) -> String {
+        format!("In the file \"{}\", {text}", self.0.display())
+    }
+    /// "The file ... <text>".
+    pub fn file(self, text: impl Display) -> Error {
+        Error::File(self.text(text))
+    }
+    /// "The file ... <text>".
+    pub fn format(self, text: impl Display) -> Error {
+        Error::Format(self.text(text))
+    }
+    /// "In the file ..., <text>".
+    pub fn format_in(self, text: impl Display) -> Error {
+        Error::Format(self.text_in(text))
+    }
+    pub fn counts(self, text: impl Display) -> Error {
+        Error::Counts(self.text_in(text))
+    }
+    pub fn names(self, text: impl Display) -> Error {
+        Error::Names(self.text_in(text))
+    }
+    pub fn batch(self, text: impl Display) -> Error {
+        Error::Batch(self.text_in(text))
+    }
+    pub fn damaged(self, what: &str, error: hdf5::Error) -> Error {
+        self.format_in(format!("{what} cannot be read: {error}.\n  The file may be damaged. Write it again."))
+    }
+}
+
+/// Names in quotes, cut after ten.
+pub fn quoted<S: AsRef<str>>(names: &[S]) -> String {
+    let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{}\"", name.as_ref())).collect();
+    match names.len().saturating_sub(10) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// What an object says of itself: `encoding-type` and `encoding-version`.
+pub struct Encoding {
+    pub kind: String,
+    pub version: String,
+}
+
+impl Encoding {
+    /// Whether this is `kind`; an error where it is, in a version that is not known.
+    pub fn is(&self, source: Source, what: &str, kind: &str, versions: &[&str]) -> Result<bool> {
+        if self.kind != kind {
+            return Ok(false);
+        }
+        if versions.contains(&self.version.as_str()) {
+            return Ok(true);
+        }
+        Err(source.format_in(format!(
+            "{what} is encoded as {kind} in version \"{}\"; kaichi 0.1 knows {}.\n  \
+             Write the file again with a version of anndata that writes one of these.",
+            self.version,
+            quoted(versions)
+        )))
+    }
+}
+
+pub fn encoding(object: &Location) -> Option<Encoding> {
+    let kind = attribute(object, "encoding-type")?;
+    Some(Encoding { kind, version: attribute(object, "encoding-version").unwrap_or_default() })
+}
+
+/// A text attribute; R tools write it as a vector of one.
+pub fn attribute(object: &Location, name: &str) -> Option<String> {
+    let attribute = object.attr(name).ok()?;
+    raw_strings(&attribute).ok().flatten()?.into_iter().next().and_then(|bytes| String::from_utf8(bytes).ok())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Number {
+    I8,
+    I16,
+    I32,
+    I64,
+    U8,
+    U16,
+    U32,
+    U64,
+    F16,
+    F32,
+    F64,
+    Bool,
+}
+
+impl Number {
+    pub fn is_float(self) -> bool {
+        matches!(self, Number::F16 | Number::F32 | Number::F64)
+    }
+
+    /// The stored type, or none where it is no number.
+    pub fn of(container: &Container) -> Option<Self> {
+        let dtype = container.dtype().ok()?;
+        Some(match dtype.to_descriptor() {
+            Ok(TypeDescriptor::Integer(IntSize::U1)) => Number::I8,
+            Ok(TypeDescriptor::Integer(IntSize::U2)) => Number::I16,
+            Ok(TypeDescriptor::Integer(IntSize::U4)) => Number::I32,
+            Ok(TypeDescriptor::Integer(IntSize::U8)) => Number::I64,
+            Ok(TypeDescriptor::Unsigned(IntSize::U1)) => Number::U8,
+            Ok(TypeDescriptor::Unsigned(IntSize::U2)) => Number::U16,
+            Ok(TypeDescriptor::Unsigned(IntSize::U4)) => Number::U32,
+            Ok(TypeDescriptor::Unsigned(IntSize::U8)) => Number::U64,
+            Ok(TypeDescriptor::Float(FloatSize::U4)) => Number::F32,
+            Ok(TypeDescriptor::Float(FloatSize::U8)) => Number::F64,
+            Ok(TypeDescriptor::Boolean) => Number::Bool,
+            // The crate has no two-byte float; an integer of that size has a descriptor.
+            Err(_) if dtype.size() == 2 && dtype.conv_to::<f32>().is_some() => Number::F16,
+            _ => return None,
+        })
+    }
+}
+
+/// A stored number. Every f64 up to 2^53 is exact, and no valid count, index or start exceeds 2^31.
+pub trait Stored: H5Type + Copy + Display {
+    fn to_f64(self) -> f64;
+}
+macro_rules! stored {
+    ($($t:ty),*) => { $(impl Stored for $t { #[inline] fn to_f64(self) -> f64 { self as f64 } })* };
+}
+stored!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
+
+/// Calls a function generic in the stored type: integers and 4 or 8 byte floats are read as they are stored, which is
+/// faster than HDF5's conversion; booleans (an enum) and 2 byte floats are widened by HDF5.
+macro_rules! as_stored {
+    ($number:expr, $f:ident ( $($arg:expr),* )) => {
+        match $number {
+            Number::I8 | Number::Bool => $f::<i8, _>($($arg),*),
+            Number::I16 => $f::<i16, _>($($arg),*),
+            Number::I32 => $f::<i32, _>($($arg),*),
+            Number::I64 => $f::<i64, _>($($arg),*),
+            Number::U8 => $f::<u8, _>($($arg),*),
+            Number::U16 => $f::<u16, _>($($arg),*),
+            Number::U32 => $f::<u32, _>($($arg),*),
+            Number::U64 => $f::<u64, _>($($arg),*),
+            Number::F16 | Number::F32 => $f::<f32, _>($($arg),*),
+            Number::F64 => $f::<f64, _>($($arg),*),
+        }
+    };
+}
+
+/// A dataset that can be read: its filters are present and its size is sane.
+pub struct Values<'a> {
+    pub source: Source<'a>,
+    /// Its path in the file, for errors.
+    pub what: String,
+    pub dataset: Dataset,
+    pub shape: Vec<usize>,
+}
+
+impl<'a> Values<'a> {
+    pub fn open(source: Source<'a>, group: &hdf5::Group, parent: &str, name: &str) -> Result<Self> {
+        let what = format!("{parent}/{name}").trim_start_matches('/').to_owned();
+        if !group.link_exists(name) {
+            return Err(source.format_in(format!("{what} is missing.\n  The file may be damaged. Write it again.")));
+        }
+        let dataset = group.dataset(name).map_err(|error| source.damaged(&what, error))?;
+        Self::of(source, what, dataset)
+    }
+
+    pub fn of(source: Source<'a>, what: String, dataset: Dataset) -> Result<Self> {
+        check_filters(source, &what, &dataset)?;
+        let shape = dataset.shape();
+        Ok(Values { source, what, dataset, shape })
+    }
+
+    /// The length of a vector.
+    pub fn len(&self) -> Result<usize> {
+        match self.shape[..] {
+            [n] if n <= MOST => Ok(n),
+            [n] => Err(too_many(self.source, &self.what, n)),
+            _ => Err(self.source.format_in(format!(
+                "{} has {} dimensions where it should have one.\n  The file may be damaged. Write it again.",
+                self.what,
+                self.shape.len()
+            ))),
+        }
+    }
+
+    pub fn number(&self) -> Result<Number> {
+        Number::of(&self.dataset).ok_or_else(|| self.wrong_type("numbers"))
+    }
+
+    pub fn wrong_type(&self, expected: &str) -> Error {
+        let dtype = match self.dataset.dtype().and_then(|dtype| dtype.to_descriptor()) {
+            Ok(descriptor) => descriptor.to_string(),
+            Err(_) => "a type that kaichi 0.1 does not know".to_owned(),
+        };
+        self.source.format_in(format!("{} should hold {expected}, but its stored type is {dtype}.", self.what))
+    }
+
+    /// A vector of numbers, each made by `convert(position, value)`.
+    pub fn numbers<O>(&self, convert: impl FnMut(usize, f64) -> Result<O>) -> Result<Vec<O>> {
+        let mut convert = convert;
+        let mut out = self.reserve(self.len()?)?;
+        let push = |position, value: f64| {
+            out.push(convert(position, value)?);
+            Ok(())
+        };
+        as_stored!(self.number()?, each_in_vector(self, push))?;
+        Ok(out)
+    }
+
+    /// A vector of integers, for counting and indexing.
+    pub fn integers<O>(&self, convert: impl FnMut(usize, f64) -> Result<O>) -> Result<Vec<O>> {
+        match self.number()? {
+            number if number.is_float() => Err(self.wrong_type("integers")),
+            _ => self.numbers(convert),
+        }
+    }
+
+    /// A vector of numbers, printed.
+    pub fn printed(&self) -> Result<Vec<String>> {
+        let mut out = self.reserve(self.len()?)?;
+        let number = self.number()?;
+        let push = |text: String| {
+            out.push(match (number, text.as_str()) {
+                (Number::Bool, "0") => "FALSE".to_owned(),
+                (Number::Bool, _) => "TRUE".to_owned(),
+                _ => text,
+            })
+        };
+        as_stored!(number, print_each(self, push))?;
+        Ok(out)
+    }
+
+    /// A matrix, visited as (row, column, value), a block of rows in memory at a time.
+    pub fn each_in_matrix(&self, visit: impl FnMut(usize, usize, f64) -> Result<()>) -> Result<()> {
+        as_stored!(self.number()?, each_in_matrix(self, visit))
+    }
+
+    pub fn strings(&self) -> Result<Vec<String>> {
+        self.len()?;
+        let raw = raw_strings(&self.dataset).map_err(|error| self.source.damaged(&self.what, error))?;
+        let raw = raw.ok_or_else(|| self.wrong_type("text"))?;
+        raw.into_iter()
+            .enumerate()
+            .map(|(position, bytes)| {
+                String::from_utf8(bytes).map_err(|_| {
+                    self.source.format_in(format!("value {} of {} is not UTF-8 text.", position + 1, self.what))
+                })
+            })
+            .collect()
+    }
+
+    /// True where a value is missing.
+    pub fn mask(&self) -> Result<Vec<bool>> {
+        self.integers(|_, value| Ok(value != 0.0))
+    }
+
+    fn reserve<T>(&self, n: usize) -> Result<Vec<T>> {
+        let mut out = Vec::new();
+        match out.try_reserve_exact(n) {
+            Ok(()) => Ok(out),
+            Err(_) => Err(self.source.counts(format!("{} has {n} values, which do not fit into memory.", self.what))),
+        }
+    }
+
+    /// How much of the first axis to read at once: whole chunks, so that none is decompressed twice, about 4 M values.
+    fn block(&self) -> usize {
+        let width: usize = self.shape[1..].iter().product::<usize>().max(1);
+        let wanted = ((1 << 22) / width).max(1);
+        // A chunk that spans very many rows is read in parts rather than held as a dense matrix.
+        let most = ((1 << 26) / width).max(1);
+        let chunk = self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(1).max(1);
+        (wanted.div_ceil(chunk) * chunk).min(most.max(wanted))
+    }
+}
+
+fn each_in_vector<T: Stored, F: FnMut(usize, f64) -> Result<()>>(values: &Values, mut visit: F) -> Result<()> {
+    let n = values.len()?;
+    let block = values.block();
+    for start in (0..n).step_by(block) {
+        let end = (start + block).min(n);
+        let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![start..end]);
+        let read = read.map_err(|error| values.source.damaged(&values.what, error))?;
+        for (position, value) in read.iter().enumerate() {
+            visit(start + position, value.to_f64())?;
+        }
+    }
+    Ok(())
+}
+
+fn print_each<T: Stored, F: FnMut(String)>(values: &Values, mut visit: F) -> Result<()> {
+    let read = values.dataset.read_raw::<T>().map_err(|error| values.source.damaged(&values.what, error))?;
+    read.iter().for_each(|value| visit(value.to_string()));
+    Ok(())
+}
+
+fn each_in_matrix<T: Stored, F: FnMut(usize, usize, f64) -> Result<()>>(values: &Values, mut visit: F) -> Result<()> {
+    let rows = values.shape[0];
+    let block = values.block();
+    for start in (0..rows).step_by(block) {
+        let end = (start + block).min(rows);
+        let read = values.dataset.as_reader().read_slice_2d::<T, _>(s![start..end, ..]);
+        let read = read.map_err(|error| values.source.damaged(&values.what, error))?;
+        for (row, line) in read.outer_iter().enumerate() {
+            for (column, value) in line.iter().enumerate() {
+                visit(start + row, column, value.to_f64())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of each string, or none where the type is no string. The crate's `as_str` trusts the file to hold UTF-8,
+/// so bytes it is. HDF5 converts neither fixed to variable length nor between character sets, but pads fixed ones.
+fn raw_strings(container: &Container) -> hdf5::Result<Option<Vec<Vec<u8>>>> {
+    macro_rules! read {
+        ($t:ty) => {
+            container.read_raw::<$t>()?.iter().map(|text| text.as_bytes().to_vec()).collect()
+        };
+    }
+    Ok(Some(match container.dtype()?.to_descriptor()? {
+        TypeDescriptor::VarLenUnicode => read!(VarLenUnicode),
+        TypeDescriptor::VarLenAscii => read!(VarLenAscii),
+        TypeDescriptor::FixedAscii(0..=32) => read!(FixedAscii<32>),
+        TypeDescriptor::FixedAscii(33..=256) => read!(FixedAscii<256>),
+        TypeDescriptor::FixedAscii(257..=4096) => read!(FixedAscii<4096>),
+        TypeDescriptor::FixedUnicode(0..=32) => read!(FixedUnicode<32>),
+        TypeDescriptor::FixedUnicode(33..=256) => read!(FixedUnicode<256>),
+        TypeDescriptor::FixedUnicode(257..=4096) => read!(FixedUnicode<4096>),
+        _ => return Ok(None),
+    }))
+}
+
+fn check_filters(source: Source, what: &str, dataset: &Dataset) -> Result<()> {
+    for filter in dataset.filters() {
+        // Asking also looks for the filter among the plugins.
+        if Filter::get_info(filter.id()).decode_enabled {
+            continue;
+        }
+        let name = match filter.id() {
+            1 => "gzip",
+            4 => "szip",
+            307 => "bzip2",
+            32000 => "lzf",
+            32001 => "blosc",
+            32004 => "lz4",
+            32008 => "bitshuffle",
+            32013 => "zfp",
+            32015 => "zstd",
+            32026 => "blosc2",
+            _ => "an unknown filter",
+        };
+        return Err(source.format_in(format!(
+            "{what} is compressed with {name} (HDF5 filter {}), which the HDF5 library in use cannot read.\n  \
+             Write the file again with compression=\"gzip\", or set the environment variable HDF5_PLUGIN_PATH, before \
+             R starts, to a folder with that plugin, such as rhdf5filters::hdf5_plugin_path().",
+            filter.id()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::quiet::quietly;
+    use super::*;
+
+    /// Longer than one block, in chunks that do not divide it.
+    #[test]
+    fn blocks_join_without_gaps() {
+        let path = std::env::temp_dir().join(format!("kaichi-{}-blocks.h5", std::process::id()));
+        quietly(|| {
+            let file = hdf5::File::create(&path).unwrap();
+            let n = (1 << 22) + 101_001;
+            let vector: Vec<u32> = (0..n).collect();
+            file.new_dataset_builder().with_data(&vector).chunk(100_003).create("vector").unwrap();
+            let width = 7;
+            let rows = n as usize / width;
+            let matrix = ndarray::Array2::from_shape_fn((rows, width), |(row, column)| (row * width + column) as u32);
+            file.new_dataset_builder().with_data(&matrix).chunk((1013, 3)).create("matrix").unwrap();
+
+            let open = |name| Values::open(Source(&path), &file, "", name).unwrap();
+            let check = |position, value: f64| Ok(position as f64 == value);
+            let read = open("vector");
+            assert!(read.block() < n as usize && read.block() % 100_003 == 0);
+            let same = read.integers(check).unwrap();
+            assert!(same.len() == n as usize && same.iter().all(|&same| same));
+
+            let read = open("matrix");
+            assert!(read.block() < rows && read.block() % 1013 == 0);
+            let mut next = 0;
+            let visit = |row: usize, column: usize, value: f64| {
+                assert_eq!((row * width + column, value), (next, next as f64));
+                next += 1;
+                Ok(())
+            };
+            read.each_in_matrix(visit).unwrap();
+            assert_eq!(next, rows * width);
+        });
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,543 @@
+//! The engine of all mixtures: grouping of equal observations, starts, EM, gates, posterior, fit table.
+//!
+//! A family states its density, its M-step and its labels through [`Mixture`]; everything that mixtures share is here,
+//! once. The whole mixture, not each component, is the unit, because the families with depth share baseline, batch
+//! effects and dispersion between components.
+use crate::counts::GuideCounts;
+use crate::fit::{FitRow, FitTable, Status};
+use crate::models::{Control, Scores};
+use crate::run::Progress;
+use crate::special::ln_sum_exp;
+use crate::Result;
+
+/// Most components of any family.
+pub const MOST: usize = 3;
+
+/// Iterations that every start gets before the best go on.
+const SHORT_RUN: usize = 10;
+/// How many starts go on to convergence.
+const FINALISTS: usize = 3;
+
+/// One distinct observation, seen in `n` cells.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Obs {
+    /// UMIs of the guide, or what the family looks at instead.
+    pub y: f64,
+    /// Guide UMIs of the cell; 1 where the family does not use it.
+    pub depth: f64,
+    pub batch: u32,
+    pub n: f64,
+    /// The part of the log density that no parameter enters.
+    pub ln_const: f64,
+}
+
+/// A family of mixtures. Component 0 is the background; the last is the signal.
+pub trait Mixture: Sync {
+    type Params: Clone + Send;
+
+    fn components(&self) -> usize;
+    /// Parameters from which the first M-step of a start begins.
+    fn start(&self, obs: &[Obs]) -> Self::Params;
+    /// The part of the log density that no parameter enters.
+    fn ln_const(&self, y: f64, depth: f64) -> f64;
+    /// Log density of an observation under each component: the only place where the density lives.
+    fn ln_density(&self, params: &Self::Params, obs: &Obs) -> [f64; MOST];
+    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n.
+    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]]);
+    /// Mean of a component, by which components are ordered.
+    fn mean(&self, params: &Self::Params, k: usize) -> f64;
+    /// Puts component `order[k]` in place k; false where the components are of different families and cannot change places.
+    fn reorder(&self, _params: &mut Self::Params, _order: &[usize]) -> bool {
+        false
+    }
+    /// Whether the components mean what their labels say. An optimum that is not is taken only where there is no other.
+    fn labelled(&self, params: &Self::Params) -> bool {
+        (1..self.components()).all(|k| self.mean(params, k - 1) < self.mean(params, k))
+    }
+    /// Log prior of shrunken parameters, up to a constant.
+    fn ln_prior(&self, _params: &Self::Params) -> f64 {
+        0.0
+    }
+    /// Free parameters of the densities with this many components.
+    fn n_free(&self, components: usize) -> usize;
+    /// Names of the reported parameters.
+    fn names(&self) -> Vec<String>;
+    fn values(&self, params: &Self::Params) -> Vec<f64>;
+    /// Where the tails of the components may cross twice, the posterior is made monotone in y around this value.
+    fn monotone_around(&self, _params: &Self::Params) -> Option<f64> {
+        None
+    }
+}
+
+/// A fitted mixture.
+#[derive(Debug, Clone)]
+pub struct Fit<P> {
+    pub params: P,
+    /// Shares of the components.
+    pub share: [f64; MOST],
+    pub log_lik: f64,
+    pub iterations: usize,
+    pub converged: bool,
+    pub bic_gain: f64,
+    /// See [`Mixture::labelled`].
+    pub labelled: bool,
+}
+
+/// A point of the EM path.
+#[derive(Clone)]
+struct State<P> {
+    params: P,
+    share: [f64; MOST],
+    /// Log-likelihood plus log prior: what EM raises.
+    objective: f64,
+    iterations: usize,
+    converged: bool,
+}
+
+/// ln share + ln density of every component.
+fn ln_joint<M: Mixture>(m: &M, params: &M::Params, ln_share: &[f64; MOST], obs: &Obs) -> [f64; MOST] {
+    let mut joint = m.ln_density(params, obs);
+    for k in 0..m.components() {
+        joint[k] += ln_share[k];
+    }
+    joint
+}
+
+fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
+    share.map(f64::ln)
+}
+
+/// Fills the weights and returns the log-likelihood.
+fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], weight: &mut [[f64; MOST]]) -> f64 {
+    let k = m.components();
+    let ln_share = ln_all(&state.share);
+    let mut log_lik = 0.0;
+    for (o, w) in obs.iter().zip(weight) {
+        let joint = ln_joint(m, &state.params, &ln_share, o);
+        let total = ln_sum_exp(&joint[..k]);
+        for j in 0..k {
+            w[j] = if total.is_finite() { o.n * (joint[j] - total).exp() } else { 0.0 };
+        }
+        log_lik += o.n * (total + o.ln_const);
+    }
+    log_lik
+}
+
+fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]]) {
+    let mut share = [0.0; MOST];
+    for w in weight {
+        for k in 0..m.components() {
+            share[k] += w[k];
+        }
+    }
+    let total: f64 = share.iter().sum();
+    if total > 0.0 {
+        state.share = share.map(|s| s / total);
+    }
+    m.m_step(&mut state.params, obs, weight);
+}
+
+/// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
+fn climb<M: Mixture>(
+    m: &M,
+    state: &mut State<M::Params>,
+    obs: &[Obs],
+    weight: &mut [[f64; MOST]],
+    most: usize,
+    tolerance: f64,
+    mut watch: impl FnMut(f64),
+) {
+    loop {
+        let objective = e_step(m, state, obs, weight) + m.ln_prior(&state.params);
+        watch(objective);
+        let gain = objective - state.objective;
+        state.objective = if objective.is_nan() { f64::NEG_INFINITY } else { objective };
+        if objective.is_nan() || gain < tolerance {
+            state.converged = !objective.is_nan();
+            return;
+        }
+        if state.iterations == most {
+            return;
+        }
+        m_step(m, state, obs, weight);
+        state.iterations += 1;
+    }
+}
+
+/// Where the starts cut background from signal: geometric steps through the range of the counts and, where depth is
+/// used, through the range of the shares y / depth.
+fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64; MOST]>> {
+    let by_share = obs.iter().any(|o| o.depth != 1.0);
+    let keys: &[fn(&Obs) -> f64] = if by_share { &[|o| o.y, |o| o.y / o.depth] } else { &[|o| o.y] };
+    let each = starts.div_ceil(keys.len()).max(1);
+    let k = m.components();
+    let mut all: Vec<Vec<[f64; MOST]>> = Vec::new();
+    for key in keys {
+        let positive = || obs.iter().map(key).filter(|&v| v > 0.0);
+        let (low, high) = (positive().fold(f64::INFINITY, f64::min), positive().fold(0.0, f64::max));
+        if low >= high {
+            continue;
+        }
+        for step in 1..=each {
+            // Cuts lie strictly inside the range, so that both sides are occupied.
+            let cuts: Vec<f64> = (1..k)
+                .map(|part| {
+                    let at = (step as f64 - 1.0 + part as f64 / (k - 1) as f64) / each as f64;
+                    low * (high / low).powf(at.min(1.0) * 0.98 + 0.01)
+                })
+                .collect();
+            let weight: Vec<[f64; MOST]> = obs
+                .iter()
+                .map(|o| {
+                    let home = cuts.iter().filter(|&&cut| key(o) > cut).count();
+                    let mut w = [0.0; MOST];
+                    for (j, w) in w.iter_mut().enumerate().take(k) {
+                        // A little of everything everywhere keeps every component alive.
+                        *w = o.n * if j == home { 1.0 - 0.001 * (k - 1) as f64 } else { 0.001 };
+                    }
+                    w
+                })
+                .collect();
+            if !all.contains(&weight) {
+                all.push(weight);
+            }
+        }
+    }
+    all
+}
+
+/// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
+pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
+    let k = m.components();
+    let mut weight = vec![[0.0; MOST]; obs.len()];
+    let mut states: Vec<State<M::Params>> = start_weights(m, obs, control.starts)
+        .iter()
+        .map(|start| {
+            let mut state = State {
+                params: m.start(obs),
+                share: [0.0; MOST],
+                objective: f64::NEG_INFINITY,
+                iterations: 0,
+                converged: false,
+            };
+            m_step(m, &mut state, obs, start);
+            climb(m, &mut state, obs, &mut weight, SHORT_RUN.min(control.iterations), control.tolerance, |_| ());
+            order_components(m, &mut state);
+            state
+        })
+        .collect();
+    sort_states(m, &mut states);
+    states.truncate(FINALISTS);
+    for state in &mut states {
+        if !state.converged {
+            state.objective = f64::NEG_INFINITY;
+            climb(m, state, obs, &mut weight, control.iterations, control.tolerance, |_| ());
+            order_components(m, state);
+        }
+    }
+    sort_states(m, &mut states);
+    let best = states.into_iter().next()?;
+    if !best.objective.is_finite() {
+        return None;
+    }
+    let log_lik = best.objective - m.ln_prior(&best.params);
+    let n: f64 = obs.iter().map(|o| o.n).sum();
+    let more = m.n_free(k) + k - 1 - m.n_free(1);
+    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, obs)) - more as f64 * n.ln();
+    Some(Fit {
+        labelled: m.labelled(&best.params),
+        params: best.params,
+        share: best.share,
+        log_lik,
+        iterations: best.iterations,
+        converged: best.converged,
+        bic_gain,
+    })
+}
+
+/// The best first, those whose labels hold before all others. Equals keep the order of the starts.
+fn sort_states<M: Mixture>(m: &M, states: &mut [State<M::Params>]) {
+    states.sort_by(|a, b| m.labelled(&b.params).cmp(&m.labelled(&a.params)).then(b.objective.total_cmp(&a.objective)));
+}
+
+/// Orders components by their means, shares with them.
+fn order_components<M: Mixture>(m: &M, state: &mut State<M::Params>) {
+    let k = m.components();
+    let mut order: Vec<usize> = (0..k).collect();
+    order.sort_by(|&a, &b| m.mean(&state.params, a).total_cmp(&m.mean(&state.params, b)));
+    if order.is_sorted() || !m.reorder(&mut state.params, &order) {
+        return;
+    }
+    let old = state.share;
+    for (place, &from) in order.iter().enumerate() {
+        state.share[place] = old[from];
+    }
+}
+
+/// Log-likelihood of the background component alone, fitted to everything.
+fn log_lik_of_one<M: Mixture>(m: &M, obs: &[Obs]) -> f64 {
+    let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
+    let mut params = m.start(obs);
+    let mut last = f64::NEG_INFINITY;
+    for _ in 0..50 {
+        m.m_step(&mut params, obs, &weight);
+        let log_lik: f64 = obs.iter().map(|o| o.n * (m.ln_density(&params, o)[0] + o.ln_const)).sum();
+        if log_lik - last < 1e-6 {
+            break;
+        }
+        last = log_lik;
+    }
+    last
+}
+
+impl<P> Fit<P> {
+    /// Posterior probability of the signal for each observation, which must be sorted by y where the family asks for a
+    /// monotone posterior.
+    pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, obs: &[Obs]) -> Vec<f64> {
+        let k = m.components();
+        let ln_share = ln_all(&self.share);
+        let mut posterior: Vec<f64> = obs
+            .iter()
+            .map(|o| {
+                let joint = ln_joint(m, &self.params, &ln_share, o);
+                let total = ln_sum_exp(&joint[..k]);
+                if total.is_finite() {
+                    (joint[k - 1] - total).exp()
+                } else {
+                    // No component can explain the value: far above everything it is signal.
+                    f64::from(u8::from(o.y > m.mean(&self.params, k - 1)))
+                }
+            })
+            .collect();
+        if let Some(pivot) = m.monotone_around(&self.params) {
+            make_monotone(&mut posterior, obs.partition_point(|o| o.y <= pivot));
+        }
+        posterior
+    }
+}
+
+/// Below the pivot the running minimum from the pivot down, above it the running maximum from the pivot up: two
+/// densities with different tails cross twice, and the outer crossing has no meaning for guides.
+fn make_monotone(posterior: &mut [f64], pivot: usize) {
+    let (below, above) = posterior.split_at_mut(pivot);
+    for i in (1..below.len()).rev() {
+        below[i - 1] = below[i - 1].min(below[i]);
+    }
+    let mut floor = below.last().copied().unwrap_or(0.0);
+    for value in above {
+        floor = floor.max(*value);
+        *value = floor;
+    }
+}
+
+/// Equal observations as one row each, sorted by y, depth and batch, and the row of every input. Zeros come first.
+pub fn group<M: Mixture>(m: &M, zeros: Vec<Obs>, seen: &[(f64, f64, u32)]) -> (Vec<Obs>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..seen.len() as u32).collect();
+    let key = |i: u32| seen[i as usize];
+    order.sort_unstable_by(|&a, &b| {
+        let (a, b) = (key(a), key(b));
+        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2))
+    });
+    let mut obs = zeros;
+    let mut row_of = vec![0; seen.len()];
+    let mut last = None;
+    for i in order {
+        let (y, depth, batch) = key(i);
+        match obs.last_mut() {
+            Some(row) if last == Some((y, depth, batch)) => row.n += 1.0,
+            _ => obs.push(Obs { y, depth, batch, n: 1.0, ln_const: m.ln_const(y, depth) }),
+        }
+        last = Some((y, depth, batch));
+        row_of[i as usize] = obs.len() as u32 - 1;
+    }
+    (obs, row_of)
+}
+
+/// Cells grouped by batch and depth, for the zeros of the families with depth: within a bin of an eighth of an octave
+/// (wider with many batches) the mean depth stands for all.
+struct DepthBins {
+    bin_of_cell: Vec<u32>,
+    batch: Vec<u32>,
+    n: Vec<f64>,
+    depth: Vec<f64>,
+}
+
+impl DepthBins {
+    fn new(counts: &GuideCounts) -> Self {
+        let per_octave = (128 / counts.n_batches()).clamp(1, 8) as f64;
+        // Cells without guide UMIs say nothing under any rate and are left out.
+        let key = |cell: usize| {
+            let depth = counts.depth()[cell];
+            (depth > 0.0).then(|| (counts.batch()[cell], (depth.log2() * per_octave) as u32))
+        };
+        let mut keys: Vec<(u32, u32)> = (0..counts.n_cells()).filter_map(key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let mut bins = Self {
+            bin_of_cell: vec![u32::MAX; counts.n_cells()],
+            batch: keys.iter().map(|k| k.0).collect(),
+            n: vec![0.0; keys.len()],
+            depth: vec![0.0; keys.len()],
+        };
+        for cell in 0..counts.n_cells() {
+            if let Some(bin) = key(cell).and_then(|k| keys.binary_search(&k).ok()) {
+                bins.bin_of_cell[cell] = bin as u32;
+                bins.n[bin] += 1.0;
+                bins.depth[bin] += counts.depth()[cell];
+            }
+        }
+        bins
+    }
+
+    /// The zeros of a guide: the bins less the cells that have it.
+    fn zeros<M: Mixture>(&self, m: &M, with_guide: &[u32], depth: &[f64]) -> Vec<Obs> {
+        let (mut n, mut sum) = (self.n.clone(), self.depth.clone());
+        for &cell in with_guide {
+            let bin = self.bin_of_cell[cell as usize] as usize;
+            n[bin] -= 1.0;
+            sum[bin] -= depth[cell as usize];
+        }
+        (0..n.len())
+            .filter(|&bin| n[bin] > 0.0)
+            .map(|bin| {
+                let depth = sum[bin] / n[bin];
+                Obs { y: 0.0, depth, batch: self.batch[bin], n: n[bin], ln_const: m.ln_const(0.0, depth) }
+            })
+            .collect()
+    }
+}
+
+/// Scores every guide by a mixture of its own. With `depth`, observations are (count, depth, batch) and zeros are
+/// grouped by depth; without, they are counts alone.
+pub fn score_per_guide<M: Mixture>(
+    m: &M,
+    counts: &GuideCounts,
+    control: &Control,
+    progress: &Progress,
+    depth: bool,
+) -> Result<Scores> {
+    let by_guide = counts.by_guide();
+    let bins = depth.then(|| DepthBins::new(counts));
+    let fitted = progress.map(counts.n_guides(), |guide| {
+        let entries = by_guide.guide(guide);
+        let gate = gate(entries.count.len(), entries.count.iter().copied().max().unwrap_or(0), control);
+        if let Some(row) = gate {
+            return (FitRow { unit: guide, ..row }, None);
+        }
+        let seen: Vec<(f64, f64, u32)> = entries
+            .count
+            .iter()
+            .zip(entries.cell)
+            .map(|(&y, &cell)| match bins {
+                Some(_) => (f64::from(y), counts.depth()[cell as usize], counts.batch()[cell as usize]),
+                None => (f64::from(y), 1.0, 0),
+            })
+            .collect();
+        let zeros = match &bins {
+            Some(bins) => bins.zeros(m, entries.cell, counts.depth()),
+            None => {
+                let n = counts.n_cells() - seen.len();
+                let zero = Obs { y: 0.0, depth: 1.0, batch: 0, n: n as f64, ln_const: m.ln_const(0.0, 1.0) };
+                if n > 0 {
+                    vec![zero]
+                } else {
+                    vec![]
+                }
+            }
+        };
+        let (obs, row_of) = group(m, zeros, &seen);
+        let (row, posterior) = fit_unit(m, &obs, control);
+        let scores = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
+        (FitRow { unit: guide, n_cells: seen.len(), ..row }, scores)
+    })?;
+
+    let mut score = vec![0.0; counts.n_counts()];
+    let mut rows = Vec::with_capacity(fitted.len());
+    for (row, scores) in fitted {
+        if let Some(scores) = scores {
+            for (&position, value) in by_guide.guide(row.unit).position.iter().zip(scores) {
+                score[position as usize] = value;
+            }
+        }
+        rows.push(row);
+    }
+    Ok(Scores { score, fits: FitTable::from_rows("guide", &column_names(m), &rows) })
+}
+
+/// The gate of models.md: too little to fit anything.
+pub fn gate(n_cells: usize, largest: u32, control: &Control) -> Option<FitRow> {
+    let note = if n_cells == 0 {
+        "no cell has this guide".to_string()
+    } else if n_cells < control.gate_cells {
+        format!("only {n_cells} of at least {} cells have this guide", control.gate_cells)
+    } else if largest < control.gate_count {
+        format!("the largest count is {largest}; at least {} is needed", control.gate_count)
+    } else {
+        return None;
+    };
+    Some(FitRow { n_cells, status: Status::Gated, note, ..FitRow::empty() })
+}
+
+/// Names of the columns of parameters: those of the family, then the shares.
+pub fn column_names<M: Mixture>(m: &M) -> Vec<String> {
+    let shares: &[&str] = if m.components() == 2 {
+        &["share_background", "share_signal"]
+    } else {
+        &["share_low", "share_middle", "share_high"]
+    };
+    m.names().into_iter().chain(shares.iter().map(|s| s.to_string())).collect()
+}
+
+/// Fits one guide or batch; the posterior of each observation is missing where there is no signal.
+pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, Option<Vec<f64>>) {
+    let Some(fit) = fit(m, obs, control) else {
+        let note = "all cells have the same value, so there is nothing to tell apart".to_string();
+        return (FitRow { status: Status::NoSignal, note, ..FitRow::empty() }, None);
+    };
+    let k = m.components();
+    let mut values = m.values(&fit.params);
+    values.extend(&fit.share[..k]);
+    let (status, note) = if !fit.labelled {
+        (Status::NoSignal, "no component lies above the background".to_string())
+    } else if fit.bic_gain <= 0.0 {
+        (Status::NoSignal, "one population explains the counts as well as two (BIC)".to_string())
+    } else if !fit.converged {
+        (Status::NotConverged, format!("EM had not converged after {} iterations", fit.iterations))
+    } else {
+        (Status::Ok, String::new())
+    };
+    let posterior = (status != Status::NoSignal).then(|| fit.posterior(m, obs));
+    let row = FitRow {
+        status,
+        note,
+        values,
+        log_lik: fit.log_lik,
+        bic_gain: fit.bic_gain,
+        iterations: Some(fit.iterations),
+        converged: Some(fit.converged),
+        ..FitRow::empty()
+    };
+    (row, posterior)
+}
+
+/// The objective at every iteration from every start: what the law "the log-likelihood never falls" is checked on.
+#[cfg(test)]
+pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
+    let mut weight = vec![[0.0; MOST]; obs.len()];
+    start_weights(m, obs, control.starts)
+        .iter()
+        .map(|start| {
+            let mut state = State {
+                params: m.start(obs),
+                share: [0.0; MOST],
+                objective: f64::NEG_INFINITY,
+                iterations: 0,
+                converged: false,
+            };
+            m_step(m, &mut state, obs, start);
+            let mut trace = Vec::new();
+            climb(m, &mut state, obs, &mut weight, control.iterations, control.tolerance, |v| trace.push(v));
+            trace
+        })
+        .collect()
+}

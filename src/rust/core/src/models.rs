@@ -1,0 +1,153 @@
+//! The registry: every model is one file in `models/` and one line in [`MODELS`]. The model table of the man page, the
+//! help of the command line and the laws in `tests/every_model.rs` all derive from it.
+use crate::counts::GuideCounts;
+use crate::fit::FitTable;
+use crate::run::Progress;
+use crate::{Error, Result};
+
+mod beta;
+mod binomial;
+mod gauss;
+mod glm;
+mod max;
+mod neg_binomial;
+mod poisson;
+mod poisson_gauss;
+mod quantiles;
+mod ratio;
+mod umi;
+
+/// All models, in the order users see.
+pub static MODELS: &[&dyn Model] = &[
+    &umi::Umi,
+    &max::Max,
+    &ratio::Ratio,
+    &quantiles::Quantiles,
+    &poisson_gauss::PoissonGauss,
+    &poisson::Poisson,
+    &neg_binomial::NegBinomial,
+    &binomial::Binomial,
+    &gauss::Gauss,
+    &beta::BETA2,
+    &beta::BETA3,
+];
+
+/// What is known of a model before it sees data.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelInfo {
+    pub name: &'static str,
+    /// threshold, rank or mixture.
+    pub family: &'static str,
+    /// What one fit is made for: cell, guide or batch.
+    pub unit: &'static str,
+    /// What the confidence of a call is.
+    pub confidence: &'static str,
+    /// How scores become calls when the user says nothing.
+    pub rule: DefaultRule,
+    pub uses_batch: bool,
+    pub uses_depth: bool,
+    /// One line on the model.
+    pub about: &'static str,
+    /// One line on when to use it.
+    pub when: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum DefaultRule {
+    /// The model decides by itself: every positive score is a call, and there is nothing to decide later.
+    SingleStage,
+    /// Calls have a score of at least this.
+    MinConfidence(f64),
+    /// Calls are this share of the cells with the guide, the best scores first.
+    TopShare(f64),
+}
+
+/// What the user can set for all models.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Control {
+    /// `umi`: least UMIs of a call.
+    pub umi_threshold: f64,
+    /// `ratio`: share of the cell's UMIs that the largest guide must exceed.
+    pub min_fraction: f64,
+    /// Mixtures: how many starts are tried.
+    pub starts: usize,
+    /// Mixtures: most EM iterations of a fit.
+    pub iterations: usize,
+    /// Mixtures: a fit has converged when an iteration gains less log-likelihood than this.
+    pub tolerance: f64,
+    /// Gate: least cells with the guide.
+    pub gate_cells: usize,
+    /// Gate: least largest count of the guide.
+    pub gate_count: u32,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            umi_threshold: 5.0,
+            min_fraction: 0.3,
+            starts: 8,
+            iterations: 500,
+            tolerance: 1e-6,
+            gate_cells: 2,
+            gate_count: 2,
+        }
+    }
+}
+
+/// What a model says of the data: one score for each stored count, in cell-major order, and how it got there.
+#[derive(Debug, Clone)]
+pub struct Scores {
+    pub score: Vec<f64>,
+    pub fits: FitTable,
+}
+
+pub trait Model: Sync {
+    fn info(&self) -> ModelInfo;
+    fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores>;
+}
+
+/// The model of that name, or an error with the nearest one.
+pub fn find(name: &str) -> Result<&'static dyn Model> {
+    if let Some(model) = MODELS.iter().find(|model| model.info().name == name) {
+        return Ok(*model);
+    }
+    let names: Vec<&str> = MODELS.iter().map(|model| model.info().name).collect();
+    let wanted = name.to_lowercase().replace(['-', ' ', '.'], "_");
+    let nearest = names.iter().min_by_key(|known| edit_distance(&wanted, known));
+    let hint = nearest
+        .filter(|known| edit_distance(&wanted, known) <= 1 + known.len() / 3)
+        .map_or(String::new(), |known| format!(" Did you mean \"{known}\"?"));
+    Err(Error::Model(format!("There is no model \"{name}\".{hint}\n  The models are {}.", names.join(", "))))
+}
+
+/// Levenshtein distance.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_get_the_nearest() {
+        let text = |name| find(name).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text("poison").contains("\"poisson\""));
+        assert!(text("Negative-Binomial").contains("There is no model"));
+        assert!(text("neg-binomial").contains("\"neg_binomial\""));
+        assert!(!text("xyzzyx").contains("Did you mean"));
+        assert!(find("umi").is_ok());
+    }
+}

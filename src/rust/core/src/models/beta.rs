@@ -1,0 +1,267 @@
+//! beta2, beta3: per batch, the share of the largest guide of each cell with guide UMIs is a mixture of two or three Betas;
+//! the one with the highest mean is the signal.
+//!
+//! x = min(y / D, 0.9999), as crispat (Braunger and Velten 2024, doi:10.1093/bioinformatics/btae535) has it: the density of
+//! a Beta at 1 is 0 or infinite. A cell with a single UMI has share 1 and is called; `min_umi` drops such calls.
+//!
+//! The score of the largest guide is the posterior of its cell; other guides of the cell, and ties, score 0.
+//!
+//! M-step: weighted maximum likelihood (not moments) by Newton's method on (alpha, beta), in which the log-likelihood is
+//! concave.
+use super::{Control, DefaultRule, Model, ModelInfo, Scores};
+use crate::counts::GuideCounts;
+use crate::fit::{FitRow, FitTable, Status};
+use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::run::Progress;
+use crate::special::{digamma, ln_gamma, trigamma};
+use crate::Result;
+
+/// Where the share is clipped.
+const MOST_SHARE: f64 = 0.9999;
+/// Highest mean of a component that is not the signal. The larger of two guides that split a cell at random holds between
+/// 1/2 and 1 of it, 3/4 on average.
+const MOST_BACKGROUND: f64 = 0.75;
+/// Least mean of the signal where there is nothing beside it: most of the cell.
+const LEAST_ALONE: f64 = 0.5;
+/// Bounds of alpha and beta.
+const SHAPE: (f64, f64) = (1e-2, 1e5);
+
+pub struct Beta {
+    components: usize,
+}
+
+pub static BETA2: Beta = Beta { components: 2 };
+pub static BETA3: Beta = Beta { components: 3 };
+
+impl Model for Beta {
+    fn info(&self) -> ModelInfo {
+        let (name, about, when) = if self.components == 2 {
+            (
+                "beta2",
+                "two Betas on the share of the cell's largest guide",
+                "One guide a cell, depth too uneven for counts.",
+            )
+        } else {
+            (
+                "beta3",
+                "three Betas on the share of the cell's largest guide",
+                "As beta2, with doublets or a middle population.",
+            )
+        };
+        ModelInfo {
+            name,
+            family: "mixture",
+            unit: "batch",
+            confidence: "posterior",
+            rule: DefaultRule::MinConfidence(0.5),
+            uses_batch: true,
+            uses_depth: true,
+            about,
+            when,
+        }
+    }
+
+    fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
+        // Per batch: the share of each cell's largest count and where that count stands (none for a tie).
+        let mut seen: Vec<Vec<(f64, f64, u32)>> = vec![vec![]; counts.n_batches()];
+        let mut place: Vec<Vec<Option<usize>>> = vec![vec![]; counts.n_batches()];
+        for cell in 0..counts.n_cells() {
+            let largest = counts.cell(cell).map(|at| counts.counts()[at]).fold(0.0, f64::max);
+            if largest > 0.0 {
+                let batch = counts.batch()[cell] as usize;
+                seen[batch].push(((largest / counts.depth()[cell]).min(MOST_SHARE), 1.0, 0));
+                place[batch].push(counts.unique_largest(cell));
+            }
+        }
+        let fitted = progress.map(counts.n_batches(), |batch| {
+            let n_cells = seen[batch].len();
+            if n_cells < 2 * self.components {
+                let note = format!("only {n_cells} cells with guide UMIs in this batch");
+                return (FitRow { unit: batch, n_cells, status: Status::Gated, note, ..FitRow::empty() }, vec![]);
+            }
+            let (obs, row_of) = mixture::group(self, vec![], &seen[batch]);
+            let (row, posterior) = self.fit_batch(&obs, control);
+            let posterior = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
+            (FitRow { unit: batch, n_cells, ..row }, posterior.unwrap_or_default())
+        })?;
+        let mut score = vec![0.0; counts.n_counts()];
+        let mut rows = Vec::with_capacity(fitted.len());
+        for (row, posterior) in fitted {
+            for (&at, value) in place[row.unit].iter().zip(posterior) {
+                if let Some(at) = at {
+                    score[at] = value;
+                }
+            }
+            rows.push(row);
+        }
+        Ok(Scores { score, fits: FitTable::from_rows("batch", &mixture::column_names(self), &rows) })
+    }
+}
+
+impl Beta {
+    /// The mixture, or with fewer components and a status that says so where the shares do not hold that many populations:
+    /// clean data has hardly any cell without a dominant guide.
+    fn fit_batch(&self, obs: &[Obs], control: &Control) -> (FitRow, Option<Vec<f64>>) {
+        let (row, posterior) = mixture::fit_unit(self, obs, control);
+        if posterior.is_some() {
+            return (row, posterior);
+        }
+        if self.components == 3 {
+            let (mut row, posterior) = BETA2.fit_batch(obs, control);
+            // alpha, beta of low, middle, high, then their shares: the middle is missing.
+            let missing = f64::NAN;
+            if let [a0, b0, a1, b1, s0, s1] = row.values[..] {
+                row.values = vec![a0, b0, missing, missing, a1, b1, s0, missing, s1];
+            }
+            if row.status == Status::Ok {
+                row.status = Status::FewerComponents;
+                row.note = "no middle population: two Betas were fitted".into();
+            }
+            return (row, posterior);
+        }
+        // One population: all of it is signal when its largest guides hold most of the cell.
+        let (n, sum) = obs.iter().fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y));
+        if sum / n < LEAST_ALONE {
+            return (row, None);
+        }
+        let mut params = self.start(obs);
+        let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [0.0, o.n, 0.0]).collect();
+        self.m_step(&mut params, obs, &weight);
+        let missing = f64::NAN;
+        let row = FitRow {
+            status: Status::FewerComponents,
+            note: "one population, whose largest guide holds most of the cell: all of it is called".into(),
+            values: vec![missing, missing, params.0[1].0, params.0[1].1, 0.0, 1.0],
+            log_lik: obs.iter().map(|o| o.n * self.ln_density(&params, o)[1]).sum(),
+            ..row
+        };
+        (row, Some(vec![1.0; obs.len()]))
+    }
+}
+
+/// alpha and beta of each component.
+#[derive(Debug, Clone)]
+pub struct Params([(f64, f64); MOST]);
+
+/// Weighted maximum likelihood from the means of ln x and ln(1 - x).
+fn maximise((mut a, mut b): (f64, f64), mean_ln_x: f64, mean_ln_1mx: f64) -> (f64, f64) {
+    let value = |a: f64, b: f64| a * mean_ln_x + b * mean_ln_1mx + ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b);
+    for _ in 0..50 {
+        let both = digamma(a + b);
+        let (slope_a, slope_b) = (mean_ln_x - digamma(a) + both, mean_ln_1mx - digamma(b) + both);
+        let shared = trigamma(a + b);
+        let (haa, hbb) = (trigamma(a) - shared, trigamma(b) - shared);
+        let determinant = haa * hbb - shared * shared;
+        if determinant.is_nan() || determinant <= 0.0 {
+            break;
+        }
+        let step_a = (hbb * slope_a + shared * slope_b) / determinant;
+        let step_b = (haa * slope_b + shared * slope_a) / determinant;
+        let mut size = 1.0;
+        let before = value(a, b);
+        let (mut to_a, mut to_b) = (a, b);
+        while size > 1e-6 {
+            // A step never divides a shape by more than 10.
+            to_a = (a + size * step_a).max(0.1 * a).clamp(SHAPE.0, SHAPE.1);
+            to_b = (b + size * step_b).max(0.1 * b).clamp(SHAPE.0, SHAPE.1);
+            if value(to_a, to_b) >= before {
+                break;
+            }
+            size *= 0.5;
+            (to_a, to_b) = (a, b);
+        }
+        let moved = (to_a / a - 1.0).abs().max((to_b / b - 1.0).abs());
+        (a, b) = (to_a, to_b);
+        if moved < 1e-9 {
+            break;
+        }
+    }
+    (a, b)
+}
+
+impl Mixture for Beta {
+    type Params = Params;
+
+    fn components(&self) -> usize {
+        self.components
+    }
+
+    fn start(&self, _: &[Obs]) -> Params {
+        Params([(1.0, 1.0); MOST])
+    }
+
+    fn ln_const(&self, _: f64, _: f64) -> f64 {
+        0.0
+    }
+
+    fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
+        let (ln_x, ln_1mx) = (o.y.ln(), (-o.y).ln_1p());
+        p.0.map(|(a, b)| (a - 1.0) * ln_x + (b - 1.0) * ln_1mx + ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b))
+    }
+
+    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
+        for k in 0..self.components {
+            let (mut n, mut sum_x, mut sum_1mx) = (0.0, 0.0, 0.0);
+            for (o, w) in obs.iter().zip(weight) {
+                n += w[k];
+                sum_x += w[k] * o.y.ln();
+                sum_1mx += w[k] * (-o.y).ln_1p();
+            }
+            if n > 0.0 {
+                p.0[k] = maximise(p.0[k], sum_x / n, sum_1mx / n);
+            }
+        }
+    }
+
+    fn mean(&self, p: &Params, k: usize) -> f64 {
+        p.0[k].0 / (p.0[k].0 + p.0[k].1)
+    }
+
+    fn reorder(&self, p: &mut Params, order: &[usize]) -> bool {
+        let old = p.0;
+        for (place, &from) in order.iter().enumerate() {
+            p.0[place] = old[from];
+        }
+        true
+    }
+
+    /// The signal must also dominate towards 1, and the others stay below it: two Betas that share the peak at 1 between
+    /// them tell no guides apart.
+    fn labelled(&self, p: &Params) -> bool {
+        let signal = self.components - 1;
+        (0..signal).all(|j| {
+            self.mean(p, j) < self.mean(p, j + 1) && self.mean(p, j) <= MOST_BACKGROUND && p.0[signal].1 < p.0[j].1
+        })
+    }
+
+    fn n_free(&self, components: usize) -> usize {
+        2 * components
+    }
+
+    fn names(&self) -> Vec<String> {
+        let labels: &[&str] = if self.components == 2 { &["background", "signal"] } else { &["low", "middle", "high"] };
+        labels.iter().flat_map(|label| [format!("alpha_{label}"), format!("beta_{label}")]).collect()
+    }
+
+    fn values(&self, p: &Params) -> Vec<f64> {
+        p.0[..self.components].iter().flat_map(|&(a, b)| [a, b]).collect()
+    }
+
+    fn monotone_around(&self, p: &Params) -> Option<f64> {
+        Some(self.mean(p, self.components - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maximum_likelihood_solves_the_score_equations() {
+        for (a, b) in [(0.5, 0.5), (2.0, 9.0), (80.0, 1.5), (300.0, 700.0)] {
+            let (ln_x, ln_1mx) = (digamma(a) - digamma(a + b), digamma(b) - digamma(a + b));
+            let (fit_a, fit_b) = maximise((1.0, 1.0), ln_x, ln_1mx);
+            assert!((fit_a / a - 1.0).abs() < 1e-6 && (fit_b / b - 1.0).abs() < 1e-6, "{fit_a} {fit_b} for {a} {b}");
+        }
+    }
+}

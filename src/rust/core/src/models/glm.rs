@@ -1,0 +1,118 @@
+//! The linear predictor that poisson, neg_binomial and binomial share: eta = b0 + b1 z + gamma_b.
+//!
+//! gamma_b ~ normal(0, 1) on the scale of eta (the prior of crispat, Braunger and Velten 2024), which shrinks batches
+//! towards each other and leaves an empty batch at 0. With one batch there is no gamma.
+use crate::mixture::{Obs, MOST};
+
+/// Bounds of eta: a rate of 1e-10 UMIs per UMI of depth is no background at all.
+const BOUNDS: (f64, f64) = (-23.0, 23.0);
+/// Longest Newton step: the curvature of exp and of the logistic is local.
+const LONGEST_STEP: f64 = 1.0;
+const NEWTON_STEPS: usize = 50;
+/// Rounds over (b, gamma) in one M-step; each raises the likelihood, EM does the rest.
+const ROUNDS: usize = 2;
+
+/// Slope and curvature (minus the second derivative) of the expected log-likelihood in eta, per batch and component.
+pub type Slopes = Vec<[[f64; 2]; 2]>;
+
+#[derive(Debug, Clone)]
+pub struct Rates {
+    /// eta without batch: background, signal.
+    pub b: [f64; 2],
+    /// Batch effects; empty with one batch.
+    pub gamma: Vec<f64>,
+}
+
+impl Rates {
+    pub fn new(n_batches: usize) -> Self {
+        Self { b: [-3.0, 0.0], gamma: if n_batches > 1 { vec![0.0; n_batches] } else { vec![] } }
+    }
+
+    pub fn eta(&self, k: usize, batch: u32) -> f64 {
+        self.b[k] + self.gamma.get(batch as usize).copied().unwrap_or(0.0)
+    }
+
+    fn n_batches(&self) -> usize {
+        self.gamma.len().max(1)
+    }
+
+    /// Weighted sums of y and depth per batch and component.
+    pub fn sums(&self, obs: &[Obs], weight: &[[f64; MOST]]) -> Slopes {
+        let mut sums = vec![[[0.0; 2]; 2]; self.n_batches()];
+        let one_batch = self.gamma.is_empty();
+        for (o, w) in obs.iter().zip(weight) {
+            let cell = &mut sums[if one_batch { 0 } else { o.batch as usize }];
+            for k in 0..2 {
+                cell[k][0] += w[k] * o.y;
+                cell[k][1] += w[k] * o.depth;
+            }
+        }
+        sums
+    }
+
+    pub fn table(&self, f: impl Fn(usize, usize) -> [f64; 2]) -> Slopes {
+        (0..self.n_batches()).map(|batch| [f(0, batch), f(1, batch)]).collect()
+    }
+
+    /// Newton's method on b given gamma and gamma given b, on slopes that fall in every coordinate.
+    pub fn ascend(&mut self, slopes: impl Fn(&Self) -> Slopes) {
+        let step = |value: &mut f64, slope: f64, curvature: f64| {
+            if curvature > 0.0 {
+                let to = (*value + (slope / curvature).clamp(-LONGEST_STEP, LONGEST_STEP)).clamp(BOUNDS.0, BOUNDS.1);
+                let length = (to - *value).abs();
+                *value = to;
+                length
+            } else {
+                0.0
+            }
+        };
+        let rounds = if self.gamma.is_empty() { 1 } else { ROUNDS };
+        for _ in 0..rounds {
+            for _ in 0..NEWTON_STEPS {
+                let table = slopes(self);
+                let mut longest: f64 = 0.0;
+                for k in 0..2 {
+                    let (slope, curvature) =
+                        table.iter().fold((0.0, 0.0), |(s, c), row| (s + row[k][0], c + row[k][1]));
+                    longest = longest.max(step(&mut self.b[k], slope, curvature));
+                }
+                if longest < 1e-7 {
+                    break;
+                }
+            }
+            for _ in 0..NEWTON_STEPS {
+                if self.gamma.is_empty() {
+                    break;
+                }
+                let table = slopes(self);
+                let mut longest: f64 = 0.0;
+                for (gamma, row) in self.gamma.iter_mut().zip(&table) {
+                    // The normal(0, 1) prior adds -gamma to the slope and 1 to the curvature.
+                    let slope = row[0][0] + row[1][0] - *gamma;
+                    longest = longest.max(step(gamma, slope, row[0][1] + row[1][1] + 1.0));
+                }
+                if longest < 1e-7 {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub fn ln_prior(&self) -> f64 {
+        -0.5 * self.gamma.iter().map(|g| g * g).sum::<f64>()
+    }
+
+    pub fn swap(&mut self) {
+        self.b.swap(0, 1);
+    }
+
+    pub fn names(n_batches: usize) -> Vec<String> {
+        let gamma = (0..n_batches).filter(|_| n_batches > 1).map(|batch| format!("gamma_{batch}"));
+        ["b0", "b1"].map(String::from).into_iter().chain(gamma).collect()
+    }
+
+    /// b0, b1 (the difference) and the batch effects.
+    pub fn values(&self) -> Vec<f64> {
+        [self.b[0], self.b[1] - self.b[0]].into_iter().chain(self.gamma.iter().copied()).collect()
+    }
+}

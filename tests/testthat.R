@@ -1,0 +1,4 @@
+library(testthat)
+library(kaichi)
+
+test_check("kaichi")
