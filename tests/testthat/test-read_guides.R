@@ -17,9 +17,6 @@ expect_texts <- function(...) {
   expect_snapshot(writeLines(texts), transform = function(lines) gsub("fixtures/", "", lines, fixed = TRUE))
 }
 error_text <- function(code) {
-  expect_snapshot(cat(error_text(!!rlang::enexpr(code)), "\n", sep = ""), transform = no_folder)
-}
-error_text <- function(code) {
   condition <- tryCatch(code, kaichi_error = identity)
   paste0("<", class(condition)[1L], "> ", conditionMessage(condition))
 }

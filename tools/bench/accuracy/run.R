@@ -36,7 +36,7 @@ seeds <- local({
 })
 changes <- lapply(pieces(options$set), function(change) strsplit(change, "=", fixed = TRUE)[[1L]])
 changes <- stats::setNames(
-  lapply(changes, function(change) if (change[2L] %in% c("TRUE", "FALSE")) change[2L] == "TRUE" else as.numeric(change[2L])),
+  lapply(changes, function(change) utils::type.convert(change[2L], as.is = TRUE)),
   vapply(changes, `[`, "", 1L)
 )
 screens <- if (is.null(options$screens)) guide_screens()$screen else pieces(options$screens)
@@ -107,7 +107,7 @@ write_for_peers <- function(sim, folder) {
 # The screen on which models that compare a guide with its cell's total call single UMIs: no doubt about any of them.
 single_umis <- function(seed) {
   simulate_guides(
-    "easy", n_cells = 20000, n_guides = 100, moi = NA, share_empty = 0.1, signal_mean = 50, signal_size = 20,
+    "easy", n_cells = 20000, n_guides = 100, moi = NA, share_empty = 0.12, signal_mean = 50, signal_size = 20,
     efficiency_spread = 0.2, ambient_mean = 5, ambient_size = Inf, ambient_cell_size = Inf, ambient_guide_spread = 0, seed = seed
   )
 }
@@ -210,6 +210,8 @@ show_table <- function(title, value, row, column, digits = 3L) {
   }
 }
 tables <- lapply(results, function(rows) do.call(rbind, rows))
+# In the order of the registry, the ceiling first.
+tables$f1 <- tables$f1[order(match(tables$f1$tool, unique(tables$f1$tool)), match(tables$f1$model, guide_models()$model)), ]
 for (name in names(tables)) utils::write.csv(tables[[name]], file.path(out, paste0(name, ".csv")), row.names = FALSE)
 named <- function(tool, model) ifelse(tool == "ceiling", "ceiling", paste(tool, model))
 
@@ -217,12 +219,32 @@ cat("Seeds ", options$seeds, ", kaichi ", as.character(packageVersion("kaichi"))
 if (length(changes) > 0L) cat("Changed on every screen: ", options$set, "\n", sep = "")
 show_table("Mean F1 over (cell, guide) pairs", tables$f1$f1, named(tables$f1$tool, tables$f1$model), tables$f1$screen)
 
+# Every model against the model of the same name, and against the ceiling.
+means <- stats::aggregate(f1 ~ tool + model + screen, tables$f1, mean)
+means <- means[order(match(means$model, guide_models()$model), match(means$screen, screens)), ]
+ours <- means[means$tool == "kaichi", ]
+against <- function(tool, model) means$f1[match(paste(tool, model, ours$screen), paste(means$tool, means$model, means$screen))]
+peer <- against("kaichi-0.2.0", ours$model)
+if (any(!is.na(peer))) {
+  show_table("Mean F1 less that of the same model in kaichi 0.2.0 (aim: at least -0.002)", ours$f1 - peer, ours$model, ours$screen)
+}
+show_table("Ceiling less mean F1", against("ceiling", "ceiling") - ours$f1, ours$model, ours$screen)
+best_other <- vapply(ours$screen, function(screen) {
+  max(means$f1[means$screen == screen & !means$tool %in% c("kaichi", "ceiling")], -Inf)
+}, 0)
+if (all(is.finite(best_other))) {
+  show_table("Mean F1 less that of the best model of all peers", ours$f1 - best_other, ours$model, ours$screen)
+}
+
 pooled <- function(table, by) {
   groups <- split(table, table[by], drop = TRUE)
   do.call(rbind, lapply(groups, function(g) {
     n <- tapply(g$n, g$bin, sum)
     sums <- function(x) as.vector(tapply(ifelse(g$n > 0, x * g$n, 0), g$bin, sum) / n)
-    cbind(g[1L, by], data.frame(bin = as.integer(names(n)), n = as.vector(n), confidence = sums(g$confidence), true = sums(g$true)))
+    data.frame(
+      screen = g$screen[1L], model = g$model[1L], bin = as.integer(names(n)), n = as.vector(n),
+      confidence = sums(g$confidence), true = sums(g$true), stringsAsFactors = FALSE
+    )
   }))
 }
 curves <- pooled(tables$bins, c("screen", "model"))
@@ -245,12 +267,15 @@ if (!is.null(tables$fdr)) {
   }
 }
 rare <- stats::aggregate(cbind(right, called, carried) ~ carriers + tool + model, tables$rarity, sum)
-rare <- rare[order(match(rare$tool, unique(tables$f1$tool)), match(rare$model, unique(tables$f1$model)), match(rare$carriers, rarity)), ]
+rare <- rare[order(
+  match(rare$tool, unique(tables$f1$tool)), match(rare$model, guide_models()$model), match(rare$carriers, rarity)
+), ]
 show_table(
   "F1 by the number of cells that carry the guide, all screens",
   2 * rare$right / (rare$called + rare$carried), named(rare$tool, rare$model), paste(rare$carriers, "cells")
 )
 single <- tables$single
+single <- single[order(match(single$model, guide_models()$model)), ]
 show_table("False calls of single UMIs (20,000 x 100, background 0.05, clean signal)", single$false, single$model, single$tool, 0L)
 if (length(failures) > 0L) cat("\n### Failures\n\n", paste0("- ", failures, "\n"), sep = "")
 message("Tables as csv in ", out)

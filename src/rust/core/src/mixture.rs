@@ -54,6 +54,10 @@ pub trait Mixture: Sync {
     fn labelled(&self, params: &Self::Params) -> bool {
         (1..self.components()).all(|k| self.mean(params, k - 1) < self.mean(params, k))
     }
+    /// The parameters on unbounded scales (logs of positive ones), in which EM steps are extrapolated.
+    fn pack(&self, params: &Self::Params) -> Vec<f64>;
+    /// The inverse of `pack`, kept within the bounds of the family.
+    fn unpack(&self, params: &mut Self::Params, packed: &[f64]);
     /// Log prior of shrunken parameters, up to a constant.
     fn ln_prior(&self, _params: &Self::Params) -> f64 {
         0.0
@@ -138,30 +142,95 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
 }
 
 /// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
+///
+/// Every second step is extrapolated along the path of EM (SQUAREM, Varadhan and Roland 2008,
+/// doi:10.1111/j.1467-9469.2007.00585.x) and the extrapolation kept only where it lies higher, so the objective never falls.
 fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
     obs: &[Obs],
-    weight: &mut [[f64; MOST]],
+    weight: &mut Vec<[f64; MOST]>,
     most: usize,
     tolerance: f64,
     mut watch: impl FnMut(f64),
 ) {
-    loop {
+    let objective_at = |state: &State<M::Params>, weight: &mut [[f64; MOST]]| {
         let objective = e_step(m, state, obs, weight) + m.ln_prior(&state.params);
-        watch(objective);
+        if objective.is_nan() {
+            f64::NEG_INFINITY
+        } else {
+            objective
+        }
+    };
+    // Where the path was at the last two steps, in unbounded scales.
+    let mut path: Vec<Vec<f64>> = Vec::new();
+    let mut far_weight = weight.clone();
+    loop {
+        let objective = objective_at(state, weight);
         let gain = objective - state.objective;
-        state.objective = if objective.is_nan() { f64::NEG_INFINITY } else { objective };
-        if objective.is_nan() || gain < tolerance {
-            state.converged = !objective.is_nan();
+        state.objective = objective;
+        watch(objective);
+        // NaN where both are -inf: the start is hopeless.
+        if gain.is_nan() || gain < tolerance {
+            state.converged = objective.is_finite();
             return;
         }
-        if state.iterations == most {
+        if state.iterations >= most {
             return;
+        }
+        path.push(coordinates(m, state));
+        if let [x0, x1, x2] = &path[..] {
+            if let Some(far) = extrapolate(x0, x1, x2) {
+                let mut there = state.clone();
+                set_coordinates(m, &mut there, &far);
+                there.objective = objective_at(&there, &mut far_weight);
+                if there.objective > objective {
+                    watch(there.objective);
+                    *state = there;
+                    std::mem::swap(weight, &mut far_weight);
+                }
+            }
+            path.clear();
+            path.push(coordinates(m, state));
         }
         m_step(m, state, obs, weight);
         state.iterations += 1;
     }
+}
+
+/// Log odds of the shares against the last component, then the packed parameters.
+fn coordinates<M: Mixture>(m: &M, state: &State<M::Params>) -> Vec<f64> {
+    let last = m.components() - 1;
+    let mut x: Vec<f64> = (0..last).map(|k| state.share[k].ln() - state.share[last].ln()).collect();
+    x.extend(m.pack(&state.params));
+    x
+}
+
+fn set_coordinates<M: Mixture>(m: &M, state: &mut State<M::Params>, x: &[f64]) {
+    let last = m.components() - 1;
+    let mut ln_share = [f64::NEG_INFINITY; MOST];
+    ln_share[..last].copy_from_slice(&x[..last]);
+    ln_share[last] = 0.0;
+    let total = ln_sum_exp(&ln_share);
+    state.share = ln_share.map(|v| (v - total).exp());
+    m.unpack(&mut state.params, &x[last..]);
+}
+
+/// SQUAREM's third step length; None where it would not reach beyond the last step of EM.
+fn extrapolate(x0: &[f64], x1: &[f64], x2: &[f64]) -> Option<Vec<f64>> {
+    let (mut r, mut v) = (0.0, 0.0);
+    for i in 0..x0.len() {
+        r += (x1[i] - x0[i]).powi(2);
+        v += (x2[i] - 2.0 * x1[i] + x0[i]).powi(2);
+    }
+    let step = (r / v).sqrt();
+    if !step.is_finite() || step <= 1.0 {
+        return None;
+    }
+    let far: Vec<f64> = (0..x0.len())
+        .map(|i| x0[i] + 2.0 * step * (x1[i] - x0[i]) + step * step * (x2[i] - 2.0 * x1[i] + x0[i]))
+        .collect();
+    far.iter().all(|value| value.is_finite()).then_some(far)
 }
 
 /// Where the starts cut background from signal: geometric steps through the range of the counts and, where depth is
@@ -540,4 +609,85 @@ pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>
             trace
         })
         .collect()
+}
+
+#[cfg(test)]
+pub mod laws {
+    use super::*;
+
+    /// Counts with a background and a signal, in two depths and two batches.
+    pub fn observations<M: Mixture>(m: &M, batches: u32) -> Vec<Obs> {
+        let counts = [
+            (0, 900),
+            (1, 160),
+            (2, 40),
+            (3, 9),
+            (4, 4),
+            (6, 3),
+            (9, 8),
+            (14, 15),
+            (22, 21),
+            (35, 14),
+            (60, 6),
+            (140, 2),
+        ];
+        let mut obs = Vec::new();
+        for (y, n) in counts {
+            for (depth, share) in [(150.0, 0.5), (400.0, 0.5)] {
+                for batch in 0..batches {
+                    let y = f64::from(y);
+                    let n = f64::from(n) * share / f64::from(batches) * if batch == 0 { 1.3 } else { 0.7 };
+                    obs.push(Obs { y, depth, batch, n, ln_const: m.ln_const(y, depth) });
+                }
+            }
+        }
+        obs
+    }
+
+    /// The log-likelihood never falls, from any start.
+    pub fn never_falls<M: Mixture>(m: &M, obs: &[Obs]) {
+        let traces = traces(m, obs, &Control::default());
+        assert!(traces.len() > 2);
+        for trace in traces {
+            assert!(trace.len() > 1);
+            for pair in trace.windows(2) {
+                assert!(
+                    pair[1] >= pair[0] - 1e-7 * pair[0].abs().max(1.0),
+                    "{} after {} in {trace:?}",
+                    pair[1],
+                    pair[0]
+                );
+            }
+        }
+    }
+
+    /// An observation of multiplicity n is the same as n observations.
+    pub fn multiplicity<M: Mixture>(m: &M, obs: &[Obs]) {
+        let whole: Vec<Obs> = obs.iter().map(|o| Obs { n: 3.0, ..*o }).collect();
+        let split: Vec<Obs> = obs.iter().flat_map(|o| [Obs { n: 1.0, ..*o }; 3]).collect();
+        // Flat optima are told apart only by a sharp tolerance.
+        let control = Control { tolerance: 1e-11, iterations: 20_000, ..Control::default() };
+        let (Some(a), Some(b)) = (fit(m, &whole, &control), fit(m, &split, &control)) else { panic!("no fit") };
+        assert!((a.log_lik - b.log_lik).abs() < 1e-5, "{} {}", a.log_lik, b.log_lik);
+        for (x, y) in m.values(&a.params).iter().zip(m.values(&b.params)) {
+            assert!((x - y).abs() < 1e-3 * x.abs().max(1.0), "{x} {y}");
+        }
+    }
+
+    /// pack and unpack are inverse.
+    pub fn packing<M: Mixture>(m: &M, obs: &[Obs]) {
+        let Some(fit) = fit(m, obs, &Control::default()) else { panic!("no fit") };
+        let mut params = m.start(obs);
+        m.unpack(&mut params, &m.pack(&fit.params));
+        for (x, y) in m.values(&fit.params).iter().zip(m.values(&params)) {
+            assert!((x - y).abs() < 1e-9 * x.abs().max(1.0), "{x} {y}");
+        }
+    }
+
+    pub fn all<M: Mixture>(m: &M, batches: u32) {
+        let obs = observations(m, batches);
+        never_falls(m, &obs);
+        multiplicity(m, &obs);
+        packing(m, &obs);
+    }
 }

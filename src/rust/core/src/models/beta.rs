@@ -234,6 +234,16 @@ impl Mixture for Beta {
         })
     }
 
+    fn pack(&self, p: &Params) -> Vec<f64> {
+        p.0[..self.components].iter().flat_map(|&(a, b)| [a.ln(), b.ln()]).collect()
+    }
+
+    fn unpack(&self, p: &mut Params, x: &[f64]) {
+        for (shapes, to) in p.0.iter_mut().zip(x.chunks(2)) {
+            *shapes = (to[0].exp().clamp(SHAPE.0, SHAPE.1), to[1].exp().clamp(SHAPE.0, SHAPE.1));
+        }
+    }
+
     fn n_free(&self, components: usize) -> usize {
         2 * components
     }
@@ -255,6 +265,7 @@ impl Mixture for Beta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mixture::laws;
 
     #[test]
     fn maximum_likelihood_solves_the_score_equations() {
@@ -262,6 +273,22 @@ mod tests {
             let (ln_x, ln_1mx) = (digamma(a) - digamma(a + b), digamma(b) - digamma(a + b));
             let (fit_a, fit_b) = maximise((1.0, 1.0), ln_x, ln_1mx);
             assert!((fit_a / a - 1.0).abs() < 1e-6 && (fit_b / b - 1.0).abs() < 1e-6, "{fit_a} {fit_b} for {a} {b}");
+        }
+    }
+
+    #[test]
+    fn keeps_the_laws_of_mixtures() {
+        let shares: Vec<Obs> = (1..200)
+            .map(|i| {
+                let y = f64::from(i) / 200.0;
+                let n = 30.0 * (y * (1.0 - y)).powi(4) * 256.0 + 200.0 * y.powi(20);
+                Obs { y, depth: 1.0, batch: 0, n, ln_const: 0.0 }
+            })
+            .collect();
+        for family in [&BETA2, &BETA3] {
+            laws::never_falls(family, &shares);
+            laws::multiplicity(family, &shares);
+            laws::packing(family, &shares);
         }
     }
 }

@@ -91,6 +91,14 @@ impl Mixture for Family {
         p.ln_prior()
     }
 
+    fn pack(&self, p: &Rates) -> Vec<f64> {
+        p.pack()
+    }
+
+    fn unpack(&self, p: &mut Rates, x: &[f64]) {
+        p.unpack(x);
+    }
+
     fn n_free(&self, components: usize) -> usize {
         components
     }
@@ -101,5 +109,17 @@ impl Mixture for Family {
 
     fn values(&self, p: &Rates) -> Vec<f64> {
         p.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mixture::laws;
+
+    #[test]
+    fn keeps_the_laws_of_mixtures() {
+        laws::all(&Family { n_batches: 1 }, 1);
+        laws::all(&Family { n_batches: 2 }, 2);
     }
 }

@@ -18,6 +18,9 @@ use crate::Result;
 /// Smallest sd in log10 units: below it the rounding hides the spread of any count that is seen.
 const LEAST_SD: f64 = 1e-3;
 
+/// Least mean in log10 units: with no background UMI at all the likelihood would send it to -inf.
+const LEAST_MEAN: f64 = -1.0;
+
 pub struct Gauss;
 
 impl Model for Gauss {
@@ -93,7 +96,7 @@ impl Mixture for Gauss {
         for k in 0..2 {
             if n[k] > 0.0 {
                 spread += square[k] - sum[k] * sum[k] / n[k];
-                p.mean[k] += p.sd * sum[k] / n[k];
+                p.mean[k] = (p.mean[k] + p.sd * sum[k] / n[k]).max(LEAST_MEAN);
             }
         }
         p.sd = (p.sd * (spread.max(0.0) / (n[0] + n[1])).sqrt()).max(LEAST_SD);
@@ -108,6 +111,14 @@ impl Mixture for Gauss {
         true
     }
 
+    fn pack(&self, p: &Params) -> Vec<f64> {
+        vec![p.mean[0], p.mean[1], p.sd.ln()]
+    }
+
+    fn unpack(&self, p: &mut Params, x: &[f64]) {
+        *p = Params { mean: [x[0].max(LEAST_MEAN), x[1].max(LEAST_MEAN)], sd: x[2].exp().max(LEAST_SD) };
+    }
+
     fn n_free(&self, components: usize) -> usize {
         components + 1
     }
@@ -118,5 +129,16 @@ impl Mixture for Gauss {
 
     fn values(&self, p: &Params) -> Vec<f64> {
         vec![p.mean[0], p.mean[1], p.sd]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mixture::laws;
+
+    #[test]
+    fn keeps_the_laws_of_mixtures() {
+        laws::all(&Gauss, 1);
     }
 }

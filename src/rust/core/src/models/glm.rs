@@ -98,6 +98,16 @@ impl Rates {
         }
     }
 
+    pub fn pack(&self) -> Vec<f64> {
+        self.b.iter().chain(&self.gamma).copied().collect()
+    }
+
+    pub fn unpack(&mut self, x: &[f64]) {
+        for (value, &to) in self.b.iter_mut().chain(&mut self.gamma).zip(x) {
+            *value = to.clamp(BOUNDS.0, BOUNDS.1);
+        }
+    }
+
     pub fn ln_prior(&self) -> f64 {
         -0.5 * self.gamma.iter().map(|g| g * g).sum::<f64>()
     }

@@ -181,6 +181,18 @@ impl Mixture for Family {
         p.rates.ln_prior()
     }
 
+    fn pack(&self, p: &Params) -> Vec<f64> {
+        let mut x = p.rates.pack();
+        x.push(p.theta.ln());
+        x
+    }
+
+    fn unpack(&self, p: &mut Params, x: &[f64]) {
+        let (rates, theta) = x.split_at(x.len() - 1);
+        p.rates.unpack(rates);
+        p.theta = theta[0].exp().clamp(THETA.0, THETA.1);
+    }
+
     fn n_free(&self, components: usize) -> usize {
         components + 1
     }
@@ -195,5 +207,17 @@ impl Mixture for Family {
         let mut values = p.rates.values();
         values.insert(2, p.theta);
         values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mixture::laws;
+
+    #[test]
+    fn keeps_the_laws_of_mixtures() {
+        laws::all(&Family { n_batches: 1 }, 1);
+        laws::all(&Family { n_batches: 2 }, 2);
     }
 }

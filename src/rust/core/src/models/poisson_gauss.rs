@@ -107,6 +107,14 @@ impl Mixture for PoissonGauss {
         [p.lambda, (p.mu + 0.5 * p.sigma * p.sigma).exp()][k]
     }
 
+    fn pack(&self, p: &Params) -> Vec<f64> {
+        vec![p.lambda.ln(), p.mu, p.sigma.ln()]
+    }
+
+    fn unpack(&self, p: &mut Params, x: &[f64]) {
+        *p = Params { lambda: x[0].exp().max(LEAST_LAMBDA), mu: x[1], sigma: x[2].exp().max(LEAST_SIGMA) };
+    }
+
     fn n_free(&self, components: usize) -> usize {
         [1, 3][components - 1]
     }
@@ -122,5 +130,16 @@ impl Mixture for PoissonGauss {
     fn monotone_around(&self, p: &Params) -> Option<f64> {
         // The median of the signal; the mean of a wide log-normal lies beyond most of its cells.
         Some(p.mu.exp().max(p.lambda))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mixture::laws;
+
+    #[test]
+    fn keeps_the_laws_of_mixtures() {
+        laws::all(&PoissonGauss, 1);
     }
 }
