@@ -36,17 +36,32 @@
 #'     \item{assigned}{dgCMatrix, guides x cells, 1 where called.}
 #'     \item{counts}{dgCMatrix, guides x cells, UMIs.}
 #'     \item{fits}{data.frame, one row per guide (per batch for beta2 and beta3): `guide_id` or `batch`; `status`: `"ok"`,
-#'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`; `n_cells` int, cells
-#'       with the guide; the parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one
-#'       component less BIC of the mixture; `iterations`; `converged`; `note` chr, the status in words; `n_cells_called` int;
-#'       `min_umi_called` int, the smallest count called.}
+#'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`,
+#'       `"fewer_components"` (beta2 and beta3: fewer populations than Betas); `n_cells` int, cells with the guide; the
+#'       parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one component less BIC of
+#'       the mixture; `iterations`; `converged`; `note` chr, the status in words; and for fits per guide `n_cells_called` int
+#'       and `min_umi_called` int, the smallest count called.}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
 #'   }
 #'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].
 #'
-#'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object, with the columns of `$cells` (without
-#'   `cell_barcode`) in `colData` or `meta.data`, `assigned` as an assay or layer beside the counts, and the model, params,
-#'   version and fits in the metadata (`metadata()$kaichi`, or `Misc()` of the guide assay). A rerun overwrites only these.
+#'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object with the calls attached, see below.
+#' @section Containers:
+#'   All containers get the columns of `$cells`, without `cell_barcode`, in `colData(x)` or `x@meta.data`. Cells and guides are
+#'   matched by name. Cells of the object that the guide assay does not have get NA as guide, `is_unassigned` TRUE and 0 guides.
+#'   A rerun overwrites only what is named here.
+#'   \describe{
+#'     \item{SingleCellExperiment, SummarizedExperiment}{The 0/1 matrix is the assay `assigned` beside the counts: in the altExp
+#'       of the guides, or in the main experiment. Model, params, version and fits are in `metadata()$kaichi` of the same
+#'       experiment, as in `metadata(altExp(x, "guides"))$kaichi`. A main experiment that holds genes and guides is refused: split
+#'       it first, with `splitAltExps(x, rowData(x)$Type)`.}
+#'     \item{Seurat, guides in an `Assay5`}{The 0/1 matrix is the layer `assigned` of the guide assay.}
+#'     \item{Seurat, guides in an `Assay` (Seurat 4, or `CreateAssayObject()`)}{The 0/1 matrix is an assay of its own, named
+#'       `<assay>_assigned`, as in `CRISPR_assigned`.}
+#'     \item{Seurat, both}{Model, params, version and fits are in `Misc(x[["CRISPR"]], "kaichi")`. Seurat turns `_` into `-` in
+#'       the names of features; calls carry Seurat's names. Choose cells with
+#'       `subset(x, subset = n_guides_detected == 1)`; Seurat 5 wants the `subset =`.}
+#'   }
 #' @section Errors:
 #'   Every error has the class `kaichi_error` and one of `kaichi_error_file`, `_format`, `_counts`, `_names`, `_model`,
 #'   `_argument`, `_batch`, `_modality`, `_package`.
@@ -62,6 +77,16 @@
 #' # The same from a guides x cells matrix, with another model.
 #' counts <- read_guides(path)
 #' assign_guides(counts, model = "umi")
+#'
+#' # With batches: a column of the file's obs.
+#' assign_guides(path, model = "poisson", batch = "lane")
+#'
+#' # In a SingleCellExperiment.
+#' if (requireNamespace("SingleCellExperiment", quietly = TRUE)) {
+#'   sce <- SingleCellExperiment::SingleCellExperiment(list(counts = counts), mainExpName = "guides")
+#'   sce <- assign_guides(sce)
+#'   table(sce$n_guides_detected)
+#' }
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, min_umi = 0, batch = NULL,
                           modality = NULL, layer = NULL, n_jobs = NULL, control = model_control()) {
@@ -114,7 +139,8 @@ print.guide_calls <- function(x, ...) {
     "  one guide:      ", share(n - several - none), "\n",
     "  several guides: ", share(several), "\n",
     "  unassigned:     ", share(none), "\n",
-    "  pairs called:   ", big(nrow(x$pairs)), ", median ", format(stats::median(x$pairs$umi_count)), " UMIs\n",
+    "  pairs called:   ", big(nrow(x$pairs)),
+    if (nrow(x$pairs) > 0L) c(", median ", format(stats::median(x$pairs$umi_count)), " UMIs"), "\n",
     fits_line(x$fits),
     "  $cells, $pairs, $assigned, $counts, $fits; summary() for the guides\n",
     sep = ""
@@ -158,7 +184,9 @@ summary.guide_calls <- function(object, ...) {
   guides <- rownames(object$counts)
   of_pair <- factor(match(object$pairs$guide_id, guides), levels = seq_along(guides))
   single <- object$cells$n_guides_detected == 1L
-  by_guide <- function(value, f) unname(vapply(split(value, of_pair), f, 0))
+  by_guide <- function(value, f) {
+    unname(vapply(split(as.double(value), of_pair), function(v) if (length(v) > 0L) f(v) else NA_real_, 0))
+  }
   fit <- match(guides, object$fits$guide_id)
   per_cell <- object$cells$n_guides_detected
   structure(

@@ -4,6 +4,7 @@
 #'
 #' @param scores A `guide_scores` of [score_guides()].
 #' @param min_confidence Calls have a score of at least this. One number, 0 to 1. A pair whose score is 0 is never called.
+#'   [assign_guides()] takes the model's own default instead: 0.8, or 0.5 for some (`cut` of [guide_models()]).
 #' @param min_umi Calls with fewer UMIs are dropped, whatever the model. One number, 0 or more.
 #' @param quantile Model `quantiles` only, instead of `min_confidence`: per guide, this share (0 to 1) of the cells that have
 #'   it are called, rounded down, the largest shares of the cell's guide UMIs first. NULL: use `min_confidence`.

@@ -67,8 +67,8 @@ check_counts <- function(x) {
   check_names(colnames(x), ncol(x), "cell", "column")
   bad <- rust_first_bad_count(x@x)
   if (bad$position > 0L) {
+    # findInterval counts the starts at or before the entry; of empty cells that share a start it takes the last.
     cell <- findInterval(bad$position - 1L, x@p)
-    # findInterval counts the starts at or before the entry; empty cells share a start, so take the last of them.
     guide <- x@i[bad$position] + 1L
     abort(
       "counts", "The count of guide \"", rownames(x)[guide], "\" in cell \"", colnames(x)[cell], "\" is ",
@@ -102,7 +102,9 @@ sort_rows <- function(x) {
 
 check_names <- function(names, n, what, side) {
   if (is.null(names)) {
-    abort("names", "`x` has no ", side, " names; they name the ", what, "s. Set ", side, "names(x).")
+    abort(
+      "names", "`x` has no ", side, " names; they name the ", what, "s. Set ", if (side == "row") "rownames(x)." else "colnames(x)."
+    )
   }
   empty <- which(is.na(names) | names == "")
   if (length(empty) > 0L) {

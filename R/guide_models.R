@@ -93,8 +93,10 @@ describe <- function(value) {
 check_dots_empty <- function(...) {
   if (...length() == 0L) return(invisible())
   names <- names(list(...))
-  what <- if (is.null(names) || names[1L] == "") "an argument without a name" else paste0("`", names[1L], "`")
-  abort("argument", "There is no argument for ", what, ". Is it misspelt?")
+  if (is.null(names) || names[1L] == "") {
+    abort("argument", "Arguments after `model` need their names, for example min_umi = 2.")
+  }
+  abort("argument", "There is no argument `", names[1L], "`. Is it misspelt?")
 }
 
 check_n_jobs <- function(n_jobs) {

@@ -79,7 +79,7 @@ print.guide_scores <- function(x, ...) {
     "<guide_scores> ", big(nrow(x$counts)), " guides x ", big(ncol(x$counts)), " cells, model ", x$model, "\n",
     "  ", big(length(x$counts@x)), " stored counts scored\n",
     fits_line(x$fits),
-    "  Next: decide_guides(scores, min_confidence = 0.9)\n",
+    "  Next: decide_guides(scores, ", if (x$model == "quantiles") "quantile = 0.05" else "min_confidence = 0.9", ")\n",
     sep = ""
   )
   invisible(x)

@@ -5,6 +5,7 @@ use crate::fit::FitTable;
 use crate::run::Progress;
 use crate::{Error, Result};
 
+mod ambient;
 mod beta;
 mod binomial;
 mod gauss;
@@ -30,6 +31,7 @@ pub static MODELS: &[&dyn Model] = &[
     &gauss::Gauss,
     &beta::BETA2,
     &beta::BETA3,
+    &ambient::Ambient,
 ];
 
 /// What is known of a model before it sees data.

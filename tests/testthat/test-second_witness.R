@@ -1,0 +1,192 @@
+# Posteriors recomputed from $fits with R's own densities and Bayes' rule: a witness that shares no code with the core.
+
+# ln(p(b) - p(a)) of a standard normal, from the tail in which it is exact.
+ln_normal_mass <- function(a, b) {
+  upper <- a > 0
+  high <- ifelse(upper, stats::pnorm(a, lower.tail = FALSE, log.p = TRUE), stats::pnorm(b, log.p = TRUE))
+  low <- ifelse(upper, stats::pnorm(b, lower.tail = FALSE, log.p = TRUE), stats::pnorm(a, log.p = TRUE))
+  high + ifelse(low == -Inf, 0, log(-expm1(low - high)))
+}
+
+# Share of the last column, from logs. A value that no component explains is signal where it lies above the signal's mean.
+bayes <- function(joint, above) {
+  top <- apply(joint, 1L, max)
+  posterior <- exp(joint[, ncol(joint)] - top) / rowSums(exp(joint - top))
+  ifelse(top == -Inf, as.numeric(above), posterior)
+}
+
+# The posterior of sorted values, made to fall below the pivot and to rise above it.
+monotone <- function(posterior, value, pivot) {
+  below <- value <= pivot
+  down <- rev(cummin(rev(posterior[below])))
+  floor <- if (any(below)) down[length(down)] else 0
+  c(down, cummax(c(floor, posterior[!below]))[-1L])
+}
+
+# Per guide: posteriors of the stored counts y, for the row of the fit table, depths and batches of their cells.
+per_guide <- list(
+  poisson_gauss = function(y, fit, depth, batch, all_y) {
+    value <- sort(unique(all_y))
+    edge <- function(x) (ifelse(x > 0, log(pmax(x, 0)), -Inf) - fit$mu) / fit$sigma
+    joint <- cbind(
+      log(fit$share_background) + stats::dpois(value, fit$lambda, log = TRUE),
+      log(fit$share_signal) + ln_normal_mass(edge(value - 0.5), edge(value + 0.5))
+    )
+    posterior <- bayes(joint, value > exp(fit$mu + fit$sigma^2 / 2))
+    monotone(posterior, value, max(exp(fit$mu), fit$lambda))[match(y, value)]
+  },
+  gauss = function(y, fit, depth, batch, all_y) {
+    mass <- function(mean) {
+      ln_normal_mass((ifelse(y > 0, log10(y + 0.5), -Inf) - mean) / fit$sd, (log10(y + 1.5) - mean) / fit$sd)
+    }
+    bayes(
+      cbind(log(fit$share_background) + mass(fit$mean_background), log(fit$share_signal) + mass(fit$mean_signal)),
+      y > fit$mean_signal
+    )
+  },
+  poisson = function(y, fit, depth, batch, all_y) {
+    by_rate(fit, batch, function(eta) stats::dpois(y, depth * exp(eta), log = TRUE), y)
+  },
+  neg_binomial = function(y, fit, depth, batch, all_y) {
+    by_rate(fit, batch, function(eta) stats::dnbinom(y, size = fit$theta, mu = depth * exp(eta), log = TRUE), y)
+  },
+  binomial = function(y, fit, depth, batch, all_y) {
+    by_rate(fit, batch, function(eta) {
+      # dbinom takes 1 - p from p, so the smaller of the two is given.
+      few <- rep_len(eta < 0, length(y))
+      stats::dbinom(ifelse(few, y, depth - y), depth, stats::plogis(-abs(eta)), log = TRUE)
+    }, y)
+  }
+)
+
+by_rate <- function(fit, batch, ln_density, y) {
+  gamma <- if (is.null(batch)) 0 else unlist(fit[paste0("gamma_", batch)], use.names = FALSE)
+  bayes(
+    cbind(
+      log(fit$share_background) + ln_density(fit$b0 + gamma),
+      log(fit$share_signal) + ln_density(fit$b0 + fit$b1 + gamma)
+    ),
+    y > fit$b0 + fit$b1
+  )
+}
+
+has_posterior <- function(fits) fits$status %in% c("ok", "not_converged", "fewer_components")
+
+witness_per_guide <- function(scores, batch, recompute) {
+  counts <- scores$counts
+  depth <- Matrix::colSums(counts)
+  expected <- matrix(0, nrow(counts), ncol(counts))
+  for (g in which(has_posterior(scores$fits))) {
+    y <- counts[g, ]
+    at <- which(y > 0)
+    expected[g, at] <- recompute(unname(y[at]), as.list(scores$fits[g, ]), unname(depth[at]), batch[at], unname(y))
+  }
+  expected
+}
+
+# The share of the largest guide of each cell is the observation; only that guide, when it is alone at the top, has a score.
+witness_per_batch <- function(scores, batch, labels) {
+  counts <- as.matrix(scores$counts)
+  depth <- colSums(counts)
+  expected <- matrix(0, nrow(counts), ncol(counts))
+  if (is.null(batch)) batch <- rep("all", ncol(counts))
+  for (b in which(has_posterior(scores$fits))) {
+    fit <- as.list(scores$fits[b, ])
+    cells <- which(batch == fit$batch & depth > 0)
+    share <- pmin(apply(counts[, cells, drop = FALSE], 2L, max) / depth[cells], 0.9999)
+    value <- sort(unique(share))
+    # Components that were not needed have no parameters.
+    held <- labels[!is.na(unlist(fit[paste0("alpha_", labels)]))]
+    joint <- vapply(held, function(label) {
+      log(fit[[paste0("share_", label)]]) +
+        stats::dbeta(value, fit[[paste0("alpha_", label)]], fit[[paste0("beta_", label)]], log = TRUE)
+    }, numeric(length(value)))
+    joint <- matrix(joint, length(value))
+    signal <- labels[length(labels)]
+    mean <- fit[[paste0("alpha_", signal)]] / (fit[[paste0("alpha_", signal)]] + fit[[paste0("beta_", signal)]])
+    posterior <- monotone(bayes(joint, value > mean), value, mean)[match(share, value)]
+    for (k in seq_along(cells)) {
+      top <- which(counts[, cells[k]] == max(counts[, cells[k]]))
+      if (length(top) == 1L) expected[top, cells[k]] <- posterior[k]
+    }
+  }
+  expected
+}
+
+beta_labels <- list(beta2 = c("background", "signal"), beta3 = c("low", "middle", "high"))
+
+expect_witness <- function(counts, model, batch = NULL, ...) {
+  scores <- score_guides(counts, model, batch = batch, ...)
+  expected <- if (model %in% names(per_guide)) {
+    witness_per_guide(scores, batch, per_guide[[model]])
+  } else {
+    witness_per_batch(scores, batch, beta_labels[[model]])
+  }
+  got <- scores$posterior@x
+  guide <- scores$counts@i + 1L
+  cell <- rep(seq_len(ncol(counts)), diff(scores$counts@p))
+  expect_lt(max(abs(got - expected[cbind(guide, cell)])), 1e-8, label = paste("largest difference of", model))
+  invisible(scores)
+}
+
+# Signal and background overlap, so that posteriors of every size occur. `ambient` is the mean of the background.
+overlapping_screen <- function(seed, ambient = 0.5) {
+  with_fixed_seed(seed, {
+    n <- 1500L
+    batch <- rep(c("x", "y", "z w"), length.out = n)
+    depth <- exp(stats::rnorm(n, 0, 0.5)) * c(1, 1.6, 0.6)[match(batch, unique(batch))]
+    guide <- sample.int(6L, n, TRUE)
+    second <- sample.int(6L, n, TRUE)
+    signal <- function(rate) rate * depth
+    counts <- matrix(stats::rpois(6L * n, rep(ambient * depth, each = 6L)), 6L)
+    add <- function(counts, at, rate) {
+      counts[at] <- counts[at] + stats::rnbinom(nrow(at), mu = signal(rate)[at[, 2L]], size = 2)
+      counts
+    }
+    counts <- add(counts, cbind(guide, seq_len(n))[stats::runif(n) < 0.8, ], 9)
+    counts <- add(counts, cbind(second, seq_len(n))[stats::runif(n) < 0.25, ], 6)
+    list(counts = named_counts(counts), batch = batch)
+  })
+}
+
+test_that("the posteriors of every mixture are those of Bayes' rule in R, with one batch and with three", {
+  mixtures <- with(guide_models(), model[family == "mixture"])
+  witnessed <- c(names(per_guide), names(beta_labels))
+  expect_true(all(witnessed %in% mixtures))
+  for (seed in 1:2) {
+    for (model in witnessed) {
+      # Betas on the share see cells of nothing but background as a population only where these hold several UMIs.
+      screen <- overlapping_screen(seed, ambient = if (model %in% names(beta_labels)) 3 else 0.5)
+      scores <- expect_witness(screen$counts, model)
+      expect_true(all(has_posterior(scores$fits)), label = model)
+      # Posteriors between 0 and 1 are what the witness is about.
+      expect_gt(sum(scores$posterior@x > 0.01 & scores$posterior@x < 0.99), 5, label = model)
+      scores <- expect_witness(screen$counts, model, screen$batch)
+      expect_true(any(has_posterior(scores$fits)), label = model)
+    }
+  }
+})
+
+test_that("and in screens that are small, separable, without background, all positive, or huge", {
+  small <- small_screen()
+  all_positive <- named_counts(with_fixed_seed(5, {
+    matrix(1 + stats::rpois(1500, 1) + (stats::runif(1500) < 0.3) * stats::rnbinom(1500, mu = 20, size = 2), 5)
+  }))
+  huge <- replace(as.matrix(separable_screen(400, 3)$counts), 1L, 2^31 - 1)
+  screens <- list(
+    small$counts, separable_screen(1000, 5)$counts, separable_screen(1000, 5, background = 0)$counts, all_positive,
+    named_counts(unname(huge))
+  )
+  for (model in c(names(per_guide), names(beta_labels))) {
+    for (counts in screens) expect_witness(counts, model)
+    expect_witness(small$counts, model, small$batch)
+  }
+})
+
+test_that("and where EM was stopped early", {
+  screen <- overlapping_screen(3)
+  status <- lapply(c(names(per_guide), names(beta_labels)), function(model) {
+    expect_witness(screen$counts, model, screen$batch, control = model_control(iterations = 2))$fits$status
+  })
+  expect_gt(sum(unlist(status) == "not_converged"), 10)
+})
