@@ -3,13 +3,15 @@
 #' Joins the calls of guides to calls of what they belong to: the vectors of a dual-guide library, or the targets of a library
 #' with several guides per target. One call per cell and construct; dual-guide vectors that recombined are flagged.
 #'
-#' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()].
+#' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()]. Of a SingleCellExperiment or Seurat object `x`:
+#'   `decide_guides(score_guides(x))`; the result goes into it by barcode, as in
+#'   `x$construct <- cells$construct[match(colnames(x), cells$cell_barcode)]` with `cells` of the result.
 #' @param guides The guide table of the library: a data.frame with one row per guide, with the column `guide_id` and the column
 #'   that `construct` names, both chr (or factor; numbers are read as names). Every guide of `calls` must be in it. It may have
 #'   more guides than `calls`, in any order.
 #' @param construct The name of the column of `guides` with the construct of each guide, as `"construct"` or `"target"`.
-#' @param min_guides A construct is called in a cell that has at least this many of its guides called. A whole number, 1 or more.
-#'   A construct with fewer guides than this is never called; a message says which.
+#' @param min_guides A construct is called in a cell that has at least this many of its guides called. A whole number, 1 or
+#'   more. A construct with fewer guides than this is never called; a message says which.
 #'
 #' @return An object of class `construct_calls`, a list with
 #'   \describe{
@@ -19,8 +21,8 @@
 #'       0 to 1, as in `pairs`, NA if none; `n_constructs` int, constructs called; `is_unassigned` lgl, no construct called;
 #'       `is_multi_construct` lgl, more than one construct called; `is_recombined` lgl, see below.}
 #'     \item{pairs}{data.frame, one row per cell and called construct, in the order of the cells, then of the constructs:
-#'       `cell_barcode` chr; `construct` chr; `n_guides` int, called guides of the construct; `n_guides_total` int, guides of the
-#'       construct in `guides` that are also in `calls`: a guide that was not counted cannot be missed; `complete` lgl,
+#'       `cell_barcode` chr; `construct` chr; `n_guides` int, called guides of the construct; `n_guides_total` int, guides of
+#'       the construct in `guides` that are also in `calls`: a guide that was not counted cannot be missed; `complete` lgl,
 #'       `n_guides == n_guides_total`; `umi_count` int, UMIs of its called guides together; `confidence` dbl, 0 to 1,
 #'       1 - prod(1 - p) over the scores p of its called guides: the probability that at least one of them is right, if they err
 #'       independently.}
@@ -36,22 +38,22 @@
 #'
 #'   Not flagged: a cell that also carries a complete construct; a recombined vector of which only one guide was called (one
 #'   construct, not complete); constructs of one guide, which are always complete. Flagged, though nothing recombined: a cell
-#'   with two intact vectors of which each lost a guide. Recombined cells have several constructs, so `is_multi_construct` is TRUE
-#'   unless `min_guides` drops them. The cells to analyse as A are those with `n_constructs == 1`, with `min_guides = 2` if one
-#'   guide of a vector is not enough.
+#'   with two intact vectors of which each lost a guide. Recombined cells have several constructs, so `is_multi_construct` is
+#'   TRUE unless `min_guides` drops them. The cells to analyse as A are those with `n_constructs == 1`, with `min_guides = 2` if
+#'   one guide of a vector is not enough.
 #' @section Targets:
 #'   With `construct = "target"` the same joins separate guides of one target: two guides of a target in a cell are one call.
 #'   `complete` and `is_recombined` then carry no meaning, as no vector brings all guides of a target.
 #'   Give all non-targeting guides one label, as `"NT"`: a cell with two of them has one construct `"NT"`, and a cell with one
-#'   of them and a guide of another target has two constructs. That label is the `nt.class.name` of Seurat's Mixscape, `construct`
-#'   its `labels`; leave out cells that have not exactly one construct.
+#'   of them and a guide of another target has two constructs. That label is the `nt.class.name` of Seurat's Mixscape,
+#'   `construct` its `labels`; leave out cells that have not exactly one construct.
 #' @section Names:
 #'   A guide of `calls` is found in `guides` by its name; else by the name that Seurat gives a feature, with `_` and `|` turned
 #'   into `-`, among the rows that no guide has by its own name. Two such rows for one guide are an error.
 #' @section Errors:
-#'   `kaichi_error_argument` for `calls`, `guides`, a column or `min_guides` that is not as said here. `kaichi_error_names` for a
-#'   guide of `calls` that is not in `guides` or is there under two names, and for names in `guides` that are missing, empty or
-#'   (`guide_id`) duplicated.
+#'   `kaichi_error_argument` for `calls`, `guides`, a column or `min_guides` that is not as said here. `kaichi_error_names` for
+#'   a guide of `calls` that is not in `guides` or is there under two names, and for names in `guides` that are missing, empty
+#'   or (`guide_id`) duplicated.
 #' @seealso [assign_guides()]
 #' @examples
 #' sim <- simulate_guides("dual_guide", n_cells = 500, n_guides = 20)
@@ -66,8 +68,8 @@
 call_constructs <- function(calls, guides, construct = "construct", min_guides = 1) {
   if (!inherits(calls, "guide_calls")) {
     abort(
-      "argument", "`calls` must be a guide_calls, not ", describe_class(calls), ". assign_guides() returns one for a matrix or ",
-      "a file; decide_guides(score_guides(x)) for a SingleCellExperiment or Seurat object too."
+      "argument", "`calls` must be a guide_calls, not ", describe_class(calls), ". assign_guides() returns one for a ",
+      "matrix or a file; decide_guides(score_guides(x)) for a SingleCellExperiment or Seurat object too."
     )
   }
   min_guides <- check_number(min_guides, "min_guides", 1, Inf, whole = TRUE)
@@ -79,16 +81,16 @@ call_constructs <- function(calls, guides, construct = "construct", min_guides =
   check_min_guides(min_guides, names, n_guides_total)
 
   barcodes <- calls$cells$cell_barcode
-  guide <- match(calls$pairs$guide_id, rownames(calls$counts))
-  cell <- match(calls$pairs$cell_barcode, barcodes)
   # One entry per cell and construct with a called guide, by cell, then construct; the same pattern each time.
+  pair_construct <- construct_of[match(calls$pairs$guide_id, rownames(calls$counts))]
+  pair_cell <- match(calls$pairs$cell_barcode, barcodes)
   joined <- function(x) {
     Matrix::sparseMatrix(
-      construct_of[guide], cell,
+      pair_construct, pair_cell,
       x = as.double(x), dims = c(length(names), length(barcodes)), dimnames = list(names, barcodes)
     )
   }
-  assigned <- joined(rep(1, length(guide)))
+  assigned <- joined(rep(1, length(pair_cell)))
   cell <- rep(seq_along(barcodes), diff(assigned@p))
   of <- assigned@i + 1L
   n_guides <- as.integer(assigned@x)
@@ -144,7 +146,7 @@ check_guide_table <- function(guides, construct) {
   if (!is.data.frame(guides)) {
     abort(
       "argument", "`guides` must be a data.frame with the columns guide_id and construct, not ", describe_class(guides), ".",
-      if (is(guides, "DataFrame")) " as.data.frame() makes it one."
+      if (inherits(guides, "DataFrame")) " as.data.frame() makes it one."
     )
   }
   if (!is.character(construct) || length(construct) != 1L || is.na(construct)) {
@@ -165,8 +167,8 @@ check_guide_table <- function(guides, construct) {
     bad <- which(is.na(value) | value == "")
     if (length(bad) > 0L) {
       abort(
-        "names", "The column \"", name, "\" of `guides` has ", count_of(length(bad), "missing or empty name"), ", first in row ",
-        bad[1L], ". Fill the column, or drop the rows of guides that were not counted."
+        "names", "The column \"", name, "\" of `guides` has ", count_of(length(bad), "missing or empty name"),
+        ", first in row ", bad[1L], ". Fill the column, or drop the rows of guides that were not counted."
       )
     }
     value

@@ -33,7 +33,7 @@ const BLOCK: usize = 2048;
 /// Cells the shared parameters are learnt from; more say nothing new of them.
 const TRAINING_CELLS: usize = 20_000;
 /// Most rounds of EM, and how many each start gets.
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
 /// Rounds without a gain of 1e-5 of the log-likelihood after which the fit has converged.
 const PATIENCE: usize = 8;
@@ -41,6 +41,8 @@ const PATIENCE: usize = 8;
 const BINS: usize = 24;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
 const LONGEST_SUM: f64 = 5000.0;
+/// Least mean signal, UMIs.
+const LEAST_SIGNAL: f64 = 2.0;
 /// Bounds of a, r, s, k and h. Shapes below these would say that cells have nothing in common.
 const BOUNDS: [(f64, f64); 5] = [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5)];
 
@@ -94,7 +96,7 @@ impl Model for Ambient {
             .collect();
         let mut runs = Vec::new();
         for start in [start, by_share] {
-            let mut run = Run::new(counts, &training, &start, &gated);
+            let mut run = Run::new(counts, &training, &start, &gated, false);
             run.climb(counts, &training, &gated, SHORT_ROUNDS, progress)?;
             runs.push(run);
         }
@@ -103,12 +105,20 @@ impl Model for Ambient {
         };
         run.climb(counts, &training, &gated, ROUNDS, progress)?;
         let mut fit = run.fit;
+        // Whether there is any signal at all: the same screen as soup and chimeras alone.
+        let mut soup = Run::new(counts, &training, &vec![0.0; counts.n_counts()], &gated, true);
+        soup.climb(counts, &training, &gated, ROUNDS, progress)?;
+        let live = gated.iter().filter(|&&g| !g).count();
+        // Prior and efficiency of each guide, size and capture shape of the signal, weight of the empty cell.
+        let penalty = (2 * live + 3) as f64 * (training.len() as f64).ln();
+        fit.bic_gain = 2.0 * (fit.log_lik - soup.fit.log_lik) - penalty;
         let all: Vec<usize> = (0..n_cells).collect();
         let pass = fit.finish(counts, &all, &gated, progress)?;
-        let rows = fit.rows(counts, &gates, &pass);
+        let no_signal = fit.why_no_signal(&gated);
+        let rows = fit.rows(counts, &gates, no_signal);
         let mut score = pass.posterior;
         for (value, &guide) in score.iter_mut().zip(counts.guides()) {
-            if gated[guide as usize] {
+            if gated[guide as usize] || no_signal.is_some() {
                 *value = 0.0;
             }
         }
@@ -156,6 +166,10 @@ struct Fit {
     empty: f64,
     /// Signal UMIs, weighted as in [`CellSums`], that tell of the capture of a typical cell.
     known_signal: f64,
+    /// No guide is carried by any cell.
+    soup_only: bool,
+    /// BIC of the soup alone less BIC of the model.
+    bic_gain: f64,
     log_lik: f64,
     rounds: usize,
     converged: bool,
@@ -297,7 +311,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(counts: &GuideCounts, cells: &[usize], start: &[f64], gated: &[bool]) -> Self {
+    fn new(counts: &GuideCounts, cells: &[usize], start: &[f64], gated: &[bool], soup_only: bool) -> Self {
         let n_guides = counts.n_guides();
         let n_batches = counts.n_batches();
         let mut library = vec![0.0; n_guides];
@@ -316,6 +330,8 @@ impl Run {
             capture: vec![1.0; n_batches],
             empty: 1.0,
             known_signal: 0.0,
+            soup_only,
+            bic_gain: f64::NAN,
             log_lik: f64::NEG_INFINITY,
             rounds: 0,
             converged: false,
@@ -522,6 +538,9 @@ impl Fit {
     }
 
     fn update_empty(&mut self, n_cells: usize, expected: f64) {
+        if self.soup_only {
+            return;
+        }
         // Half a cell on either side keeps the share inside (0, 1).
         let share = (expected + 0.5) / (n_cells as f64 + 1.0);
         let empty = self.prior_empty().clamp(1e-12, 1.0 - 1e-12);
@@ -625,7 +644,7 @@ impl Fit {
         let mean_prior = carriers.iter().sum::<f64>() / live / n;
         for g in 0..n_guides {
             let share = (carriers[g] + 0.5) / (n + 0.5 / mean_prior.max(1e-9));
-            self.prior[g] = if gated[g] { 1e-9 } else { (share * weight).clamp(1e-9, 1.0 - 1e-6) };
+            self.prior[g] = if gated[g] || self.soup_only { 1e-9 } else { (share * weight).clamp(1e-9, 1.0 - 1e-6) };
         }
 
         // Half a UMI of the average guide.
@@ -690,8 +709,29 @@ impl Fit {
         Ok(())
     }
 
-    fn rows(&self, counts: &GuideCounts, gates: &[Option<FitRow>], _pass: &Pass) -> Vec<FitRow> {
+    /// Why there is nothing to call, if so.
+    fn why_no_signal(&self, gated: &[bool]) -> Option<&'static str> {
+        let carriers = |g: usize| if gated[g] { 0.0 } else { self.prior[g] };
+        let (n, sum) =
+            (0..gated.len()).fold((0.0, 0.0), |(n, sum), g| (n + carriers(g), sum + carriers(g) * self.efficiency[g]));
+        if self.bic_gain <= 0.0 {
+            Some("ambient and chimeric UMIs alone explain the screen (BIC)")
+        } else if sum < LEAST_SIGNAL * n {
+            Some("what looks like signal averages under 2 UMIs: it cannot be told from uneven ambient UMIs")
+        } else {
+            None
+        }
+    }
+
+    fn rows(&self, counts: &GuideCounts, gates: &[Option<FitRow>], no_signal: Option<&str>) -> Vec<FitRow> {
         let n_cells = counts.cells_per_guide();
+        let (status, note) = if let Some(note) = no_signal {
+            (Status::NoSignal, note.to_string())
+        } else if self.converged {
+            (Status::Ok, String::new())
+        } else {
+            (Status::NotConverged, format!("not converged after {} rounds", self.rounds))
+        };
         gates
             .iter()
             .enumerate()
@@ -700,21 +740,17 @@ impl Fit {
                 None => FitRow {
                     unit,
                     n_cells: n_cells[unit],
-                    status: if self.converged { Status::Ok } else { Status::NotConverged },
-                    note: if self.converged {
-                        String::new()
-                    } else {
-                        format!("not converged after {} rounds", self.rounds)
-                    },
+                    status,
+                    note: note.clone(),
                     values: [self.prior[unit], self.share[unit], self.efficiency[unit]]
                         .into_iter()
                         .chain(self.shared)
                         .chain([self.empty])
                         .collect(),
                     log_lik: self.log_lik,
+                    bic_gain: self.bic_gain,
                     iterations: Some(self.rounds),
                     converged: Some(self.converged),
-                    ..FitRow::empty()
                 },
             })
             .collect()
@@ -748,4 +784,63 @@ fn shrinkage(signal: &[f64], captured: &[f64], overall: f64) -> f64 {
         return 4.0;
     }
     (n / sum.max(1e-9)).clamp(0.5, 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::on_threads;
+    use crate::simulate::{simulate, Screen, Simulation};
+
+    fn screen(change: impl Fn(&mut Screen)) -> (Simulation, Scores) {
+        let mut settings = Screen::named("easy").unwrap();
+        settings.n_cells = 2000;
+        settings.n_guides = 20;
+        change(&mut settings);
+        on_threads(2, || {
+            let sim = simulate(&settings, 3, &Progress::default())?;
+            let counts = GuideCounts::new(settings.n_guides, &sim.indptr, &sim.guide, &sim.count, None)?;
+            let scores = Ambient.score(&counts, &Control::default(), &Progress::default())?;
+            Ok((sim, scores))
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_screen_without_carriers_has_no_calls() {
+        for size in [f64::INFINITY, 0.5] {
+            let (_, scores) = screen(|s| {
+                s.share_empty = 1.0;
+                s.ambient_mean = 5.0;
+                s.ambient_size = size;
+            });
+            assert!(scores.score.iter().all(|&p| p < 0.5), "ambient size {size}");
+        }
+    }
+
+    #[test]
+    fn comes_near_the_observer_who_knows_every_parameter() {
+        for (name, change) in [
+            ("deep ambient", (|s: &mut Screen| s.ambient_mean = 60.0) as fn(&mut Screen)),
+            ("chimeras", |s| s.hopping = 0.1),
+            ("rare guides", |s| s.abundance_spread = 1.5),
+        ] {
+            let (sim, scores) = screen(change);
+            let f1 = sim.judge(|k| scores.score[k] >= 0.5).f1();
+            assert!(f1 > sim.ceiling() - 0.02, "{name}: {f1} of {}", sim.ceiling());
+        }
+    }
+
+    #[test]
+    fn a_pair_is_summed_as_the_convolution_says() {
+        let (y, mean, size, signal, signal_size) = (7.0, 1.3, 0.4, 5.0, 2.0);
+        let mass = |y: f64, mean: f64, size: f64| ln_nb(y, mean, size, ln_gamma(y + 1.0)).exp();
+        let terms: Vec<f64> =
+            (0..=7).map(|j| mass(f64::from(j), mean, size) * mass(y - f64::from(j), signal, signal_size)).collect();
+        let sum: f64 = terms.iter().sum();
+        let first: f64 = terms.iter().enumerate().map(|(j, t)| j as f64 * t).sum();
+        let (ln0, ln1, background) = pair(y, mean, size, signal, signal_size);
+        assert!((ln0 - mass(y, mean, size).ln()).abs() < 1e-12);
+        assert!((ln1 - sum.ln()).abs() < 1e-12 && (background - first / sum).abs() < 1e-12);
+    }
 }
