@@ -41,7 +41,9 @@ def read(folder: Path) -> anndata.AnnData:
 def run_kaichi(path: Path, model: str) -> np.ndarray:
     import kaichi
 
-    assigned = kaichi.assign(str(path), model, n_jobs=os.cpu_count()).layers["assigned"].tocoo()
+    # One quantile for both tools: 0.2.0 has two defaults.
+    quantile = 0.05 if model == "quantiles" else None
+    assigned = kaichi.assign(str(path), model, quantile=quantile, n_jobs=os.cpu_count()).layers["assigned"].tocoo()
     keep = assigned.data > 0
     return np.column_stack([assigned.row[keep], assigned.col[keep]])
 
