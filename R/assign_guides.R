@@ -9,15 +9,18 @@
 #'   0 or more.
 #' @param model The name of a model of [guide_models()].
 #' @param ... Must be empty.
-#' @param min_confidence Calls have a score of at least this. One number, 0 to 1; NULL is the default of the model (0.8, for
+#' @param min_confidence Calls have a score of at least this. One number, 0 to 1; NULL is the default of the model (0.8, for ambient,
 #'   beta2 and beta3 0.5). Not for umi, max and ratio, which decide by themselves.
 #' @param quantile Model `quantiles`: per guide, the share (0 to 1) of the cells with the guide that is called, rounded down.
 #'   NULL is 0.05.
-#' @param min_umi Calls with fewer UMIs are dropped, whatever the model. One number, 0 or more. Models that compare a guide
+#' @param fdr Instead of `min_confidence`, for models whose score is a posterior: the largest set of pairs is called whose
+#'   expected share of false pairs is at most this. One number, 0 to 1. [decide_guides()] can hold it for each guide.
+#' @param min_umi Pairs with fewer UMIs are not called, whatever the model. One number, 0 or more. Models that compare a guide
 #'   with the cell's own total (max, ratio, quantiles, poisson, neg_binomial, binomial, beta2, beta3) can call single UMIs in
 #'   cells with hardly any; `min_umi = 2` or 3 drops those.
 #' @param batch NULL for one batch; a vector with one value per cell; or the name of a column of the file's obs or of the
-#'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch) and beta2, beta3 (a fit per batch).
+#'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch), ambient (exposure
+#'   and capture per batch) and beta2, beta3 (a fit per batch).
 #' @param modality Which altExp (or the main experiment, by its `mainExpName`) or assay holds the guides. NULL: it is found,
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
@@ -30,7 +33,10 @@
 #'     \item{cells}{data.frame, one row per cell in input order: `cell_barcode` chr; `guide_id` chr, the called guide with the
 #'       highest confidence, then the most UMIs, then the earliest in the input, NA if none; `umi_count` int, UMIs of that
 #'       guide, NA if none; `assignment_confidence` dbl, 0 to 1, its score, NA if none; `is_unassigned` lgl;
-#'       `is_multi_infected` lgl, more than one guide called; `n_guides_detected` int, guides called.}
+#'       `is_multi_infected` lgl, more than one guide called; `n_guides_detected` int, guides called; `set_probability` dbl, 0
+#'       to 1, the probability that the cell carries exactly the guides called: over its guides with counts, the posterior of
+#'       those called times one less the posterior of the others, as if guides came independently. Guides without counts in
+#'       the cell are taken as absent. NA for models whose score is no posterior.}
 #'     \item{pairs}{data.frame, one row per called (cell, guide) pair: `cell_barcode`, `guide_id`, `umi_count`,
 #'       `assignment_confidence`.}
 #'     \item{assigned}{dgCMatrix, guides x cells, 1 where called.}
@@ -39,13 +45,28 @@
 #'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`,
 #'       `"fewer_components"` (beta2 and beta3: fewer populations than Betas); `n_cells` int, cells with the guide; the
 #'       parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one component less BIC of
-#'       the mixture; `iterations`; `converged`; `note` chr, the status in words; and for fits per guide `n_cells_called` int
-#'       and `min_umi_called` int, the smallest count called.}
+#'       the mixture; `iterations`; `converged`; `note` chr, the status in words; and for fits per guide, what the
+#'       calls are worth: `n_cells_called` int; `min_umi_called` int, the smallest count called, NA if none;
+#'       `expected_cells` dbl, 0 or more, the sum of the posteriors of all cells with the guide; `expected_precision` dbl, 0
+#'       to 1, the mean posterior of the calls, NA if none; `expected_recall` dbl, 0 to 1, the share of `expected_cells` that
+#'       is called, NA if that is 0 (these three NA for models whose score is no posterior); `warning` chr, see Warnings.}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
 #'   }
 #'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].
 #'
 #'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object with the calls attached, see below.
+#' @section Warnings:
+#'   `warning` of `$fits` is `""` where nothing is wrong with the guide, else one or more of these, parted by `"; "`:
+#'   \describe{
+#'     \item{too little to fit, no signal, fit not converged}{The fit's status; its `note` says more.}
+#'     \item{few cells}{Fewer than 5 cells called of a guide with none of the first two.}
+#'     \item{calls are uncertain}{`expected_precision` below 0.8.}
+#'     \item{overlapping components: most of the signal lies below the cut}{`expected_recall` below 0.5, where at least one
+#'       cell is expected.}
+#'     \item{background in most cells}{More than half of the cells with any guide UMI have the guide, but fewer than a tenth
+#'       of them are called.}
+#'     \item{present in most cells}{More than half of all cells are called.}
+#'   }
 #' @section Containers:
 #'   All containers get the columns of `$cells`, without `cell_barcode`, in `colData(x)` or `x@meta.data`. Cells and guides are
 #'   matched by name. Cells of the object that the guide assay does not have get NA as guide, `is_unassigned` TRUE and 0 guides.
@@ -88,25 +109,24 @@
 #'   table(sce$n_guides_detected)
 #' }
 #' @export
-assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, min_umi = 0, batch = NULL,
-                          modality = NULL, layer = NULL, n_jobs = NULL, control = model_control()) {
+assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
+                          batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL, control = model_control()) {
   check_dots_empty(...)
   info <- find_model(model)
-  decision <- choose_rule(info, min_confidence, quantile)
+  decision <- choose_rule(info, min_confidence, quantile, fdr)
   check_number(min_umi, "min_umi", 0, Inf)
   check_control(control)
   check_n_jobs(n_jobs)
   counts <- guide_counts(x, batch = batch, modality = modality, layer = layer)
   scores <- score_counts(counts, info, n_jobs, control)
-  attach_calls(x, decide_scores(scores, decision$rule, decision$cut, min_umi), counts$modality)
+  attach_calls(x, decide_scores(scores, info, decision$rule, decision$cut, min_umi), counts$modality)
 }
 
 # The one rule that decides: the user's where there is one, else the model's.
-choose_rule <- function(info, min_confidence, quantile) {
+choose_rule <- function(info, min_confidence, quantile, fdr) {
+  check_one_rule(min_confidence = !is.null(min_confidence), quantile = !is.null(quantile), fdr = !is.null(fdr))
+  if (!is.null(fdr)) return(list(rule = "fdr", cut = check_fdr(fdr, info)))
   if (!is.null(quantile)) refuse_quantile(info)
-  if (!is.null(min_confidence) && !is.null(quantile)) {
-    abort("argument", "Give `min_confidence` or `quantile`, not both.")
-  }
   if (!is.null(min_confidence)) {
     if (info$rule == "single_stage") {
       hint <- switch(
@@ -152,6 +172,7 @@ rule_words <- function(params) {
   said <- c(
     if (!is.null(params$min_confidence) && params$min_confidence > 0) paste("min_confidence", format(params$min_confidence)),
     if (!is.null(params$quantile)) paste("quantile", format(params$quantile)),
+    if (!is.null(params$fdr)) paste0("fdr ", format(params$fdr), if (params$fdr_by == "guide") " per guide"),
     if (params$min_umi > 0) paste("min_umi", format(params$min_umi))
   )
   if (length(said) > 0L) paste0(" (", paste(said, collapse = ", "), ")") else ""
@@ -173,7 +194,13 @@ as.data.frame.guide_calls <- function(x, row.names = NULL, optional = FALSE, ...
 #'     \item{n_guides_per_cell}{Named int: cells with 0, 1, 2, ... called guides.}
 #'     \item{guides}{data.frame, one row per guide: `guide_id` chr; `n_cells` int, cells with the guide at all;
 #'       `n_cells_called` int; `n_cells_single` int, cells with this guide only; `median_umi` dbl, median UMIs where called;
-#'       `mean_confidence` dbl, where called; `status` chr and `note` chr of its fit, NA where fits are per batch.}
+#'       `mean_confidence` dbl, where called; `expected_precision` dbl, `expected_recall` dbl, `warning` chr, `status` chr and
+#'       `note` chr of its fit, see [assign_guides()], NA where fits are per batch.}
+#'     \item{worst}{chr. The guides with a warning, those of the lowest expected precision (or without calls) first.}
+#'     \item{moi}{Named dbl, 0 or more: `called`, the mean number of called guides per cell; `expected`, the mean sum of a
+#'       cell's posteriors, NA where the model has none or its fits are per batch.}
+#'     \item{share_multiple}{dbl, 0 to 1. Cells with two or more called guides: several integrations, or doublets.}
+#'     \item{share_ambient}{dbl, 0 to 1. Guide UMIs that are not in called pairs: ambient, chimeric, or missed. NA without any.}
 #'     \item{single_umi_calls}{int. Calls that rest on one UMI.}
 #'     \item{model, params}{As in `object`.}
 #'   }
@@ -188,7 +215,14 @@ summary.guide_calls <- function(object, ...) {
     unname(vapply(split(as.double(value), of_pair), function(v) if (length(v) > 0L) f(v) else NA_real_, 0))
   }
   fit <- match(guides, object$fits$guide_id)
+  of_fit <- function(column, none) {
+    values <- object$fits[[column]]
+    if (is.null(values) || is.null(object$fits$guide_id)) rep(none, length(guides)) else values[fit]
+  }
+  warning <- of_fit("warning", NA_character_)
+  precision <- of_fit("expected_precision", NA_real_)
   per_cell <- object$cells$n_guides_detected
+  n_umis <- sum(object$counts@x)
   structure(
     list(
       n_guides_per_cell = table(factor(per_cell, levels = 0:max(1L, per_cell))),
@@ -199,10 +233,17 @@ summary.guide_calls <- function(object, ...) {
         n_cells_single = tabulate(match(object$cells$guide_id[single], guides), length(guides)),
         median_umi = by_guide(object$pairs$umi_count, stats::median),
         mean_confidence = by_guide(object$pairs$assignment_confidence, mean),
-        status = if (is.null(object$fits$guide_id)) NA_character_ else object$fits$status[fit],
-        note = if (is.null(object$fits$guide_id)) NA_character_ else object$fits$note[fit],
+        expected_precision = precision,
+        expected_recall = of_fit("expected_recall", NA_real_),
+        warning = warning,
+        status = of_fit("status", NA_character_),
+        note = of_fit("note", NA_character_),
         stringsAsFactors = FALSE
       ),
+      worst = guides[intersect(order(precision, na.last = FALSE), which(!is.na(warning) & warning != ""))],
+      moi = c(called = mean(per_cell), expected = sum(of_fit("expected_cells", NA_real_)) / length(per_cell)),
+      share_multiple = mean(per_cell >= 2L),
+      share_ambient = if (n_umis > 0) 1 - sum(object$pairs$umi_count) / n_umis else NA_real_,
       single_umi_calls = sum(object$pairs$umi_count == 1L),
       model = object$model,
       params = object$params
@@ -218,18 +259,27 @@ print.summary.guide_calls <- function(x, ...) {
   print(n, zero.print = "0")
   guides <- x$guides
   called <- guides$n_cells_called
+  percent <- function(share) sprintf("%.1f %%", 100 * share)
   cat(
-    "\nCells per guide: median ", format(stats::median(called)), ", from ", big(min(called)), " to ", big(max(called)), "\n",
+    "\nGuides per cell on average (MOI): ", sprintf("%.2f", x$moi[["called"]]), " called",
+    if (!is.na(x$moi[["expected"]])) sprintf(", %.2f expected", x$moi[["expected"]]), "\n",
+    "Cells with two or more guides (doublet-like): ", percent(x$share_multiple), "\n",
+    if (!is.na(x$share_ambient)) c("Guide UMIs outside called pairs (ambient share): ", percent(x$share_ambient), "\n"),
+    sep = ""
+  )
+  cat(
+    "Cells per guide: median ", format(stats::median(called)), ", from ", big(min(called)), " to ", big(max(called)), "\n",
     sep = ""
   )
   if (x$single_umi_calls > 0L) {
     cat("Calls that rest on one UMI: ", big(x$single_umi_calls), "; `min_umi = 2` drops them.\n", sep = "")
   }
-  bad <- guides[!is.na(guides$status) & guides$status != "ok", c("guide_id", "n_cells", "n_cells_called", "status", "note")]
+  bad <- guides[match(x$worst, guides$guide_id), c("guide_id", "n_cells", "n_cells_called", "expected_precision", "warning")]
   if (nrow(bad) > 0L) {
     cat("\nGuides to look at (", nrow(bad), "):\n", sep = "")
-    print(utils::head(bad, 10L), row.names = FALSE, right = FALSE)
-    if (nrow(bad) > 10L) cat("... and ", nrow(bad) - 10L, " more in $guides\n", sep = "")
+    if (all(is.na(guides$expected_precision))) bad$expected_precision <- NULL
+    print(utils::head(bad, 10L), row.names = FALSE, right = FALSE, digits = 3L)
+    if (nrow(bad) > 10L) cat("... and ", nrow(bad) - 10L, " more in $worst and $guides\n", sep = "")
   }
   invisible(x)
 }

@@ -30,8 +30,12 @@ rust_score <- function(counts, model, control, batch, n_jobs) {
   ))
 }
 
-rust_decide <- function(counts, score, rule, cut, min_umi) {
-  unwrap(rs_decide(nrow(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi)))
+# `rule` is "min_confidence", "quantile", "fdr" or "fdr_per_guide"; `posterior` says that scores are probabilities; `status`
+# is that of every guide's fit, or character() where fits are not per guide.
+rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status) {
+  unwrap(rs_decide(
+    nrow(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi), posterior, status
+  ))
 }
 
 rust_guide_screens <- function() unwrap(rs_guide_screens())

@@ -30,7 +30,8 @@ calls_by_hand <- function(counts, version = "1") {
     assignment_confidence = ifelse(none, NA_real_, 0.5 + seq_along(top) / 100),
     is_unassigned = none,
     is_multi_infected = n > 1L,
-    n_guides_detected = n
+    n_guides_detected = n,
+    set_probability = seq_along(top) / 10
   )
   structure(
     list(
@@ -42,7 +43,10 @@ calls_by_hand <- function(counts, version = "1") {
   )
 }
 
-call_names <- c("guide_id", "umi_count", "assignment_confidence", "is_unassigned", "is_multi_infected", "n_guides_detected")
+call_names <- c(
+  "guide_id", "umi_count", "assignment_confidence", "is_unassigned", "is_multi_infected", "n_guides_detected",
+  "set_probability"
+)
 
 # GET and PUT as the verbs do them.
 attach_by_hand <- function(x, ..., version = "1") {

@@ -60,6 +60,7 @@ separable_screen <- function(n_cells, n_guides, background = 0.02, seed = 1) {
 }
 
 all_models <- function() guide_models()$model
+posterior_models <- function() with(guide_models(), model[confidence == "posterior" & rule != "single_stage"])
 two_stage_models <- function() with(guide_models(), model[rule != "single_stage"])
 single_stage_models <- function() with(guide_models(), model[rule == "single_stage"])
 
@@ -79,7 +80,7 @@ expect_calls <- function(calls, counts, model) {
   expect_identical(class(cells), "data.frame")
   expect_identical(types(cells), c(
     cell_barcode = "character", guide_id = "character", umi_count = "integer", assignment_confidence = "double",
-    is_unassigned = "logical", is_multi_infected = "logical", n_guides_detected = "integer"
+    is_unassigned = "logical", is_multi_infected = "logical", n_guides_detected = "integer", set_probability = "double"
   ))
   expect_identical(cells$cell_barcode, colnames(counts))
   expect_identical(attr(cells, "row.names"), seq_len(ncol(counts)))
@@ -105,6 +106,12 @@ expect_calls <- function(calls, counts, model) {
   expect_true(all(pairs$umi_count > 0L), label = model)
   expect_identical(tabulate(cell, ncol(counts)), cells$n_guides_detected, label = model)
 
+  if (model %in% posterior_models()) {
+    expect_true(all(cells$set_probability >= 0 & cells$set_probability <= 1), label = model)
+  } else {
+    expect_true(all(is.na(cells$set_probability)), label = model)
+  }
+
   # The call that names the cell: the highest confidence, then the most UMIs, then the earliest guide.
   best <- order(cell, -pairs$assignment_confidence, -pairs$umi_count, guide)
   best <- best[!duplicated(cell[best])]
@@ -126,6 +133,15 @@ expect_calls <- function(calls, counts, model) {
       if (g %in% guide) min(pairs$umi_count[guide == g]) else NA_integer_
     }, 0L)
     expect_identical(calls$fits$min_umi_called, least, label = model)
+    expect_type(calls$fits$warning, "character")
+    expect_false(anyNA(calls$fits$warning), label = model)
+    unfit <- calls$fits$status %in% c("gated", "no_signal", "not_converged")
+    expect_true(all(calls$fits$warning[unfit] != ""), label = model)
+    for (column in c("expected_cells", "expected_precision", "expected_recall")) {
+      expect_type(calls$fits[[column]], "double")
+      if (!model %in% posterior_models()) expect_true(all(is.na(calls$fits[[column]])), label = paste(model, column))
+    }
+    expect_identical(is.na(calls$fits$expected_precision), !model %in% posterior_models() | is.na(least), label = model)
   }
 }
 

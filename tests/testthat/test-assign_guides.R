@@ -227,7 +227,8 @@ test_that("summary() counts what was called", {
     guides <- s$guides
     expect_identical(vapply(guides, typeof, ""), c(
       guide_id = "character", n_cells = "integer", n_cells_called = "integer", n_cells_single = "integer",
-      median_umi = "double", mean_confidence = "double", status = "character", note = "character"
+      median_umi = "double", mean_confidence = "double", expected_precision = "double", expected_recall = "double",
+      warning = "character", status = "character", note = "character"
     ))
     expect_identical(guides$guide_id, rownames(counts))
     expect_identical(guides$n_cells, as.integer(Matrix::rowSums(counts > 0)))
@@ -311,7 +312,7 @@ test_that("saved calls print and convert in a fresh session with kaichi", {
   seen <- system2(
     file.path(R.home("bin"), "Rscript"), c("--vanilla", script), stdout = TRUE, stderr = FALSE, env = libraries
   )
-  expect_identical(seen, c(utils::capture.output(print(calls)), "300 7"))
+  expect_identical(seen, c(utils::capture.output(print(calls)), "300 8"))
 })
 
 test_that("per-guide mixtures recover trivially separable pairs, with and without background", {

@@ -52,6 +52,106 @@ test_that("equal shares go to more UMIs, then to the earlier cell", {
   expect_identical(of_guide(1), paste0("cell-", 1:4))
 })
 
+# The definition, word by word: of all cuts, the one that calls most and keeps the expected share.
+called_at_fdr <- function(posterior, umis, fdr, min_umi) {
+  best <- rep(FALSE, length(posterior))
+  for (cut in unique(posterior[posterior > 0])) {
+    set <- posterior >= cut & umis >= min_umi
+    if (sum(set) > sum(best) && mean(1 - posterior[set]) <= fdr + 1e-12) best <- set
+  }
+  best
+}
+
+test_that("fdr calls the largest set whose expected share of false pairs is at most that", {
+  counts <- small_screen()$counts
+  for (model in c("poisson", "gauss", "beta2", "ambient")) {
+    scores <- score_guides(counts, model)
+    # Ties, as rounding makes them.
+    scores$posterior@x <- round(scores$posterior@x, 2)
+    p <- scores$posterior@x
+    y <- counts@x
+    guide <- counts@i
+    n <- integer()
+    for (fdr in c(0, 0.01, 0.05, 0.2, 1)) {
+      for (min_umi in c(0, 4)) {
+        what <- paste(model, fdr, min_umi)
+        calls <- decide_guides(scores, fdr = fdr, min_umi = min_umi)
+        expect_calls(calls, counts, model)
+        expected <- called_at_fdr(p, y, fdr, min_umi)
+        assigned <- as.matrix(calls$assigned)[as.matrix(counts) > 0]
+        expect_identical(assigned == 1, expected, label = what)
+        expect_identical(calls$params[c("fdr", "fdr_by")], list(fdr = fdr, fdr_by = "overall"))
+        expect_null(calls$params$min_confidence)
+        n <- c(n, sum(expected))
+
+        by_guide <- decide_guides(scores, fdr = fdr, min_umi = min_umi, fdr_by = "guide")
+        for (g in unique(guide)) expected[guide == g] <- called_at_fdr(p[guide == g], y[guide == g], fdr, min_umi)
+        expect_identical(as.matrix(by_guide$assigned)[as.matrix(counts) > 0] == 1, expected, label = what)
+        expect_identical(by_guide$params$fdr_by, "guide")
+      }
+    }
+    expect_gt(length(unique(n)), 4L)
+  }
+})
+
+test_that("assign_guides() takes fdr too", {
+  counts <- small_screen()$counts
+  expect_identical(assign_guides(counts, "poisson", fdr = 0.1), decide_guides(score_guides(counts, "poisson"), fdr = 0.1))
+  expect_output(print(assign_guides(counts, "poisson", fdr = 0.1)), "(fdr 0.1)", fixed = TRUE)
+  scores <- score_guides(counts, "poisson")
+  expect_output(print(decide_guides(scores, fdr = 0.1, fdr_by = "guide", min_umi = 2)), "(fdr 0.1 per guide, min_umi 2)", fixed = TRUE)
+})
+
+test_that("the set of a cell is as probable as its pairs say", {
+  counts <- small_screen()$counts
+  scores <- score_guides(counts, "poisson")
+  for (calls in list(decide_guides(scores), decide_guides(scores, 0.2), decide_guides(scores, min_umi = 5))) {
+    p <- as.matrix(scores$posterior)
+    expected <- apply(ifelse(as.matrix(calls$assigned) == 1, p, 1 - p), 2L, prod)
+    expect_equal(calls$cells$set_probability, unname(expected), tolerance = 1e-12)
+  }
+  expect_identical(calls$cells$set_probability[c(40L, 299L)], c(1, 1))
+})
+
+test_that("precision and recall of a guide are what its posteriors expect", {
+  counts <- small_screen()$counts
+  scores <- score_guides(counts, "poisson")
+  calls <- decide_guides(scores, 0.7)
+  p <- as.matrix(scores$posterior)
+  called <- as.matrix(calls$assigned) == 1
+  fits <- calls$fits
+  for (g in seq_len(nrow(counts))) {
+    expect_equal(fits$expected_cells[g], sum(p[g, ]))
+    if (any(called[g, ])) expect_equal(fits$expected_precision[g], mean(p[g, called[g, ]]))
+    if (sum(p[g, ]) > 0) expect_equal(fits$expected_recall[g], sum(p[g, called[g, ]]) / sum(p[g, ]))
+  }
+  expect_true(any(fits$warning == "") && any(fits$warning != ""))
+  s <- summary(calls)
+  expect_setequal(s$worst, fits$guide_id[fits$warning != ""])
+  expect_false(is.unsorted(order(s$guides$expected_precision[match(s$worst, s$guides$guide_id)], na.last = FALSE)))
+  expect_equal(s$moi, c(called = sum(called) / 300, expected = sum(p) / 300))
+  expect_equal(s$share_multiple, mean(colSums(called) > 1))
+  expect_equal(s$share_ambient, sum(as.matrix(counts)[!called]) / sum(counts))
+})
+
+test_that("a guide with a fault is named with it", {
+  screen <- separable_screen(400, 4)
+  counts <- as.matrix(screen$counts)
+  fault <- function(counts, ...) {
+    fits <- assign_guides(as_counts(counts), "umi", ...)$fits
+    stats::setNames(fits$warning, fits$guide_id)
+  }
+  fine <- fault(counts)
+  expect_identical(unname(fine), rep("", 4))
+  counts["guide-1", ] <- 2
+  counts["guide-1", 1:3] <- 9
+  counts["guide-2", ] <- 9
+  bad <- fault(counts)
+  expect_identical(bad[["guide-1"]], "few cells; background in most cells")
+  expect_identical(bad[["guide-2"]], "present in most cells")
+  expect_identical(bad[["guide-3"]], "")
+})
+
 test_that("scores are not changed by a decision", {
   scores <- score_guides(small_screen()$counts)
   copy <- unserialize(serialize(scores, NULL))
@@ -75,5 +175,14 @@ test_that("arguments that are wrong say so", {
     error_text("argument", decide_guides(scores, quantile = 0.1))
     error_text("argument", decide_guides(scores, 0.9, quantile = 0.1))
     error_text("argument", decide_guides(score_guides(counts, "quantiles"), quantile = -1))
+    error_text("argument", decide_guides(scores, 0.9, fdr = 0.1))
+    error_text("argument", decide_guides(scores, quantile = 0.1, fdr = 0.1))
+    error_text("argument", decide_guides(score_guides(counts, "quantiles"), fdr = 0.1))
+    error_text("argument", decide_guides(scores, fdr = 1.5))
+    error_text("argument", decide_guides(scores, fdr = "low"))
+    error_text("argument", decide_guides(scores, fdr = 0.1, fdr_by = "cell"))
+    error_text("argument", decide_guides(scores, fdr_by = "guide"))
+    error_text("argument", assign_guides(counts, "umi", fdr = 0.1))
+    error_text("argument", assign_guides(counts, "gauss", fdr = 0.1, min_confidence = 0.5))
   })
 })

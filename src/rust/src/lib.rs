@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use extendr_api::prelude::*;
 use kaichi_core::counts::{first_bad_count, GuideCounts};
-use kaichi_core::decide::{decide, Cut, Rule};
+use kaichi_core::decide::{decide, set_probability, Cut, Rule};
+use kaichi_core::diagnose::{diagnose, Diagnosis};
 use kaichi_core::fit::{Column, FitTable};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
@@ -180,8 +181,9 @@ fn rs_score(
     })
 }
 
-/// Calls: list(best, pairs, p). `best` and `pairs` are 1-based places among the stored counts (NA for a cell without a
-/// call); `p` starts each cell's calls in `pairs`.
+/// Calls: list(best, pairs, p, set_probability, guides). `best` and `pairs` are 1-based places among the stored counts (NA
+/// for a cell without a call); `p` starts each cell's calls in `pairs`; `guides` is what the calls of each guide are worth,
+/// by column. `posterior` says that scores are probabilities, `status` how the fit of each guide ended.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
@@ -194,19 +196,39 @@ fn rs_decide(
     rule: &str,
     cut: f64,
     min_umi: f64,
+    posterior: bool,
+    status: Vec<String>,
 ) -> Robj {
     guard(|| {
         let counts = GuideCounts::new(n_guides as usize, p, i, x, None)?;
-        let cut = if rule == "quantile" { Cut::TopShare(cut) } else { Cut::MinConfidence(cut) };
+        let cut = Cut::new(rule, cut).ok_or_else(|| Error::Internal(format!("there is no rule {rule}")))?;
         let calls = decide(&counts, score, &Rule { cut, min_umi })?;
+        let sets = if posterior { set_probability(&counts, score, &calls) } else { vec![f64::NAN; counts.n_cells()] };
+        let guides = diagnose(&counts, score, &calls, posterior, &status);
         let place = |at: usize| at as i32 + 1;
+        let real = |f: fn(&Diagnosis) -> f64| missing(guides.iter().map(f));
         Ok(list!(
             best = calls.best.iter().map(|at| at.map(place)).collect::<Vec<Option<i32>>>(),
             pairs = calls.pairs.iter().map(|&at| place(at)).collect::<Vec<i32>>(),
-            p = calls.indptr.iter().map(|&at| at as i32).collect::<Vec<i32>>()
+            p = calls.indptr.iter().map(|&at| at as i32).collect::<Vec<i32>>(),
+            set_probability = missing(sets.into_iter()),
+            guides = list!(
+                n_cells_called = guides.iter().map(|guide| guide.n_cells_called as i32).collect::<Vec<i32>>(),
+                min_umi_called =
+                    guides.iter().map(|guide| guide.min_umi_called.map(|n| n as i32)).collect::<Vec<Option<i32>>>(),
+                expected_cells = real(|guide| guide.expected_cells),
+                expected_precision = real(|guide| guide.expected_precision),
+                expected_recall = real(|guide| guide.expected_recall),
+                warning = guides.iter().map(|guide| guide.warning.clone()).collect::<Vec<String>>()
+            )
         )
         .into())
     })
+}
+
+/// NaN becomes NA.
+fn missing(values: impl Iterator<Item = f64>) -> Vec<Option<f64>> {
+    values.map(|value| (!value.is_nan()).then_some(value)).collect()
 }
 
 extern "C" {
@@ -259,9 +281,7 @@ fn data_frame(table: FitTable) -> Robj {
         .into_iter()
         .map(|(name, column)| {
             let value: Robj = match column {
-                Column::Real(values) => {
-                    values.into_iter().map(|v| (!v.is_nan()).then_some(v)).collect::<Vec<_>>().into()
-                }
+                Column::Real(values) => missing(values.into_iter()).into(),
                 Column::Integer(values) => values.into(),
                 Column::Logical(values) => values.into(),
                 Column::Text(values) => values.into(),

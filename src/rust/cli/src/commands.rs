@@ -1,5 +1,7 @@
 //! The commands.
-use kaichi_core::decide::{decide, Calls, Cut, Rule};
+use kaichi_core::counts::GuideCounts;
+use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
+use kaichi_core::diagnose::diagnose;
 use kaichi_core::io::{h5ad, GuideFile};
 use kaichi_core::models::{self, DefaultRule, Model, ModelInfo, Scores, MODELS};
 use kaichi_core::run::{on_threads, Progress};
@@ -10,7 +12,7 @@ use crate::csv::number;
 use crate::output::{print, Plan, Writer};
 use crate::scores;
 use crate::settings;
-use crate::tables::{Called, Fits};
+use crate::tables::{guide_status, Called, Fits};
 
 /// The default of assign_guides() and score_guides() of the R package.
 const DEFAULT_MODEL: &str = "poisson_gauss";
@@ -30,8 +32,9 @@ pub static COMMANDS: [Command; 4] = [
         about: "Decides which guides each cell received: scores every (cell, guide) pair and calls those that pass.",
         notes: "\
 The table of cells has one row per cell, in input order, and the columns cell_barcode, guide_id (the called guide
-with the highest confidence), umi_count, assignment_confidence, is_unassigned, is_multi_infected and
-n_guides_detected. It is CSV (RFC 4180, UTF-8); what is missing is empty.
+with the highest confidence), umi_count, assignment_confidence, is_unassigned, is_multi_infected, n_guides_detected
+and set_probability (that the cell carries exactly the guides called, for models whose confidence is a posterior).
+It is CSV (RFC 4180, UTF-8); what is missing is empty.
 ",
         options: || {
             let mut options = vec![model_option(|_| true)];
@@ -116,6 +119,14 @@ fn decision_options() -> Vec<Opt> {
             "quantile",
             "Q",
             format!("Per guide, the share of the cells with it that is called, 0 to 1. Default: {quantile}."),
+        ),
+        Opt::new(
+            "fdr",
+            "X",
+            format!(
+                "The largest set of calls whose expected share of false pairs is at most this, 0 to 1. For {}.",
+                names(is_posterior)
+            ),
         ),
         Opt::new("min-umi", "N", "Calls with fewer UMIs are dropped, whatever the model. Default: 0."),
     ]
@@ -206,8 +217,10 @@ fn assign(args: &Args) -> Result<()> {
     let (file, scores) = scored(args, model)?;
     let counts = file.guide_counts()?;
     let calls = decide(&counts, &scores.score, &rule)?;
-    let fits = Fits::named(&scores.fits, &file).with_calls(&scores.fits, &counts, &calls);
-    let mut writers = call_writers(&file, &scores.score, &calls);
+    let guides = diagnose(&counts, &scores.score, &calls, is_posterior(&info), &guide_status(&scores.fits));
+    let fits = Fits::named(&scores.fits, &file).with_calls(&scores.fits, &guides);
+    let sets = sets(&info, &counts, &scores.score, &calls);
+    let mut writers = call_writers(&file, &scores.score, &calls, sets.as_deref());
     writers.push(("fits", Box::new(move |out| fits.write(out))));
     plan.write(writers)
 }
@@ -235,8 +248,19 @@ fn decide_scores(args: &Args) -> Result<()> {
     let min_umi = min_umi(args)?;
     let file = scores::read(args.input())?;
     let cut = chosen_cut(args, &file.model, Some(file.cut), &[])?;
-    let calls = decide(&file.counts.guide_counts()?, &file.score, &Rule { cut, min_umi })?;
-    plan.write(call_writers(&file.counts, &file.score, &calls))
+    let counts = file.counts.guide_counts()?;
+    let calls = decide(&counts, &file.score, &Rule { cut, min_umi })?;
+    let sets = sets(&models::find(&file.model)?.info(), &counts, &file.score, &calls);
+    plan.write(call_writers(&file.counts, &file.score, &calls, sets.as_deref()))
+}
+
+/// Of each cell the probability that it carries exactly what is called, where the model says so.
+fn sets(info: &ModelInfo, counts: &GuideCounts, score: &[f64], calls: &Calls) -> Option<Vec<f64>> {
+    is_posterior(info).then(|| set_probability(counts, score, calls))
+}
+
+fn is_posterior(info: &ModelInfo) -> bool {
+    info.confidence == "posterior"
 }
 
 fn chosen_model(args: &Args) -> Result<&'static dyn Model> {
@@ -261,6 +285,17 @@ fn chosen_cut(args: &Args, model: &str, default: Option<Cut>, own_thresholds: &[
             "--quantile is for models that rank; \"{model}\" is decided by {}.",
             if default.is_none() { "itself" } else { "--min-confidence" }
         )));
+    }
+    if let Some(fdr) = args.number("fdr", Range::SHARE)? {
+        if min_confidence.is_some() || quantile.is_some() {
+            return Err(Error::Argument("Give one of --min-confidence, --quantile and --fdr.".into()));
+        }
+        if !is_posterior(&models::find(model)?.info()) {
+            return Err(Error::Argument(format!(
+                "--fdr needs scores that are posterior probabilities; those of \"{model}\" are not."
+            )));
+        }
+        return Ok(Cut::Fdr(fdr));
     }
     match (min_confidence, quantile, default) {
         (Some(_), Some(_), _) => Err(Error::Argument("Give --min-confidence or --quantile, not both.".into())),
@@ -299,9 +334,14 @@ fn scored(args: &Args, model: &dyn Model) -> Result<(GuideFile, Scores)> {
     Ok((file, scores))
 }
 
-fn call_writers<'a>(file: &'a GuideFile, score: &'a [f64], calls: &'a Calls) -> Vec<(&'static str, Writer<'a>)> {
-    let cells = Called { file, score, calls };
-    let pairs = Called { file, score, calls };
+fn call_writers<'a>(
+    file: &'a GuideFile,
+    score: &'a [f64],
+    calls: &'a Calls,
+    set_probability: Option<&'a [f64]>,
+) -> Vec<(&'static str, Writer<'a>)> {
+    let cells = Called { file, score, calls, set_probability };
+    let pairs = Called { file, score, calls, set_probability };
     vec![("cells", Box::new(move |out| cells.cells(out))), ("pairs", Box::new(move |out| pairs.pairs(out)))]
 }
 
@@ -348,6 +388,12 @@ mod tests {
         assert_eq!(cut("quantiles", &["--quantile", "0.1"]), Ok(Cut::TopShare(0.1)));
         assert_eq!(cut("quantiles", &["--min-confidence", "0.1"]), Ok(Cut::MinConfidence(0.1)));
         assert_eq!(cut("umi", &[]), Ok(Cut::MinConfidence(0.0)));
+        assert_eq!(cut("gauss", &["--fdr", "0.1"]), Ok(Cut::Fdr(0.1)));
+        assert!(cut("gauss", &["--fdr=0.1", "--min-confidence=0.5"]).unwrap_err().contains("one of"));
+        assert!(cut("gauss", &["--fdr", "1.5"]).is_err());
+        for model in ["umi", "quantiles"] {
+            assert!(cut(model, &["--fdr", "0.1"]).unwrap_err().contains("posterior"));
+        }
         assert!(cut("umi", &["--min-confidence", "0.5"]).unwrap_err().contains("--umi-threshold"));
         assert!(cut("gauss", &["--quantile", "0.5"]).unwrap_err().contains("decided by --min-confidence"));
         assert!(cut("quantiles", &["--quantile=1", "--min-confidence=1"]).unwrap_err().contains("not both"));

@@ -41,10 +41,7 @@ pub struct ScoresFile {
 }
 
 pub fn write(out: &mut dyn Write, model: &str, cut: Cut, counts: &GuideFile, score: &[f64]) -> io::Result<()> {
-    let (rule, value) = match cut {
-        Cut::MinConfidence(value) => ("min_confidence", value),
-        Cut::TopShare(value) => ("quantile", value),
-    };
+    let (rule, value) = (cut.name(), cut.value());
     writeln!(out, "{FIRST_LINE}")?;
     writeln!(out, "# version: {}", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "# model: {model}")?;
@@ -118,11 +115,7 @@ fn parse(text: &str, name: &str) -> Result<ScoresFile> {
     let rule = stated("rule")?;
     let cut = rule.split_once(' ').and_then(|(name, value)| {
         let value = value.parse().ok().filter(|value| (0.0..=1.0).contains(value))?;
-        match name {
-            "min_confidence" => Some(Cut::MinConfidence(value)),
-            "quantile" => Some(Cut::TopShare(value)),
-            _ => None,
-        }
+        Cut::new(name, value)
     });
     let cut = cut.ok_or_else(|| wrong(&format!("has a rule that kaichi does not know: \"{rule}\"")))?;
 

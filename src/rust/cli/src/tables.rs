@@ -1,8 +1,8 @@
 //! The tables of results, as assign_guides() of the R package returns them.
 use std::io::{self, Write};
 
-use kaichi_core::counts::GuideCounts;
 use kaichi_core::decide::Calls;
+use kaichi_core::diagnose::Diagnosis;
 use kaichi_core::fit::{Column, FitTable};
 use kaichi_core::io::GuideFile;
 
@@ -13,6 +13,8 @@ pub struct Called<'a> {
     pub file: &'a GuideFile,
     pub score: &'a [f64],
     pub calls: &'a Calls,
+    /// Of each cell, for scores that are posteriors.
+    pub set_probability: Option<&'a [f64]>,
 }
 
 impl Called<'_> {
@@ -20,7 +22,8 @@ impl Called<'_> {
     pub fn cells(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
-            "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected"
+            "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected,\
+             set_probability"
         )?;
         for (cell, name) in self.file.cell_names.iter().enumerate() {
             let n = self.calls.indptr[cell + 1] - self.calls.indptr[cell];
@@ -30,7 +33,8 @@ impl Called<'_> {
                 Some(at) => self.call(out, at)?,
                 None => write!(out, ",,")?,
             }
-            writeln!(out, ",{},{},{n}", logical(best.is_none()), logical(n > 1))?;
+            let probability = self.set_probability.map_or(f64::NAN, |of| of[cell]);
+            writeln!(out, ",{},{},{n},{}", logical(best.is_none()), logical(n > 1), number(probability))?;
         }
         Ok(())
     }
@@ -92,23 +96,22 @@ impl Fits {
         Self { columns }
     }
 
-    /// Adds n_cells_called and min_umi_called to a table with a row per guide.
-    pub fn with_calls(mut self, table: &FitTable, counts: &GuideCounts, calls: &Calls) -> Self {
+    /// Adds what the calls of each guide are worth to a table with a row per guide.
+    pub fn with_calls(mut self, table: &FitTable, diagnoses: &[Diagnosis]) -> Self {
         let Some((_, Column::Integer(guides))) = table.columns.iter().find(|(name, _)| name == "guide") else {
             return self;
         };
-        let mut n_cells = vec![0usize; counts.n_guides()];
-        let mut least: Vec<Option<f64>> = vec![None; counts.n_guides()];
-        for &at in &calls.pairs {
-            let (guide, count) = (counts.guides()[at] as usize, counts.counts()[at]);
-            n_cells[guide] += 1;
-            least[guide] = Some(least[guide].map_or(count, |least| least.min(count)));
-        }
-        let of_guide = |text: &dyn Fn(usize) -> String| {
-            guides.iter().map(|guide| guide.map_or(String::new(), |guide| text(guide as usize))).collect()
+        let mut add = |name: &str, text: &dyn Fn(&Diagnosis) -> String| {
+            let of =
+                |guide: &Option<i32>| guide.and_then(|guide| diagnoses.get(guide as usize)).map_or(String::new(), text);
+            self.columns.push((name.into(), guides.iter().map(of).collect()));
         };
-        self.columns.push(("n_cells_called".into(), of_guide(&|guide| n_cells[guide].to_string())));
-        self.columns.push(("min_umi_called".into(), of_guide(&|guide| least[guide].map_or(String::new(), number))));
+        add("n_cells_called", &|guide| guide.n_cells_called.to_string());
+        add("min_umi_called", &|guide| guide.min_umi_called.map_or(String::new(), number));
+        add("expected_cells", &|guide| number(guide.expected_cells));
+        add("expected_precision", &|guide| number(guide.expected_precision));
+        add("expected_recall", &|guide| number(guide.expected_recall));
+        add("warning", &|guide| guide.warning.clone());
         self
     }
 
@@ -119,6 +122,15 @@ impl Fits {
             record(out, self.columns.iter().map(|(_, values)| &values[row]))?;
         }
         Ok(())
+    }
+}
+
+/// How the fit of each guide ended; nothing for a table with other rows.
+pub fn guide_status(table: &FitTable) -> Vec<String> {
+    let column = |name: &str| table.columns.iter().find(|(known, _)| known == name).map(|(_, column)| column);
+    match (column("guide"), column("status")) {
+        (Some(_), Some(status)) => texts(status),
+        _ => vec![],
     }
 }
 
@@ -137,7 +149,8 @@ fn texts(column: &Column) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kaichi_core::decide::{decide, Cut, Rule};
+    use kaichi_core::decide::{decide, set_probability, Cut, Rule};
+    use kaichi_core::diagnose::diagnose;
 
     fn file(batch: Option<[&str; 3]>) -> GuideFile {
         GuideFile {
@@ -162,21 +175,33 @@ mod tests {
         let counts = file.guide_counts().unwrap();
         let score = [0.9, 0.95, 0.85, 0.1];
         let calls = decide(&counts, &score, &Rule { cut: Cut::MinConfidence(0.8), min_umi: 0.0 }).unwrap();
-        let called = Called { file: &file, score: &score, calls: &calls };
+        let called = |set_probability| Called { file: &file, score: &score, calls: &calls, set_probability };
+        let heads =
+            "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected";
         assert_eq!(
-            text(|out| called.cells(out)),
-            "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected\n\
-             a,h,9,0.95,FALSE,TRUE,2\nb,,,,TRUE,FALSE,0\nc,\"g,1\",3,0.85,FALSE,FALSE,1\n"
+            text(|out| called(None).cells(out)),
+            format!(
+                "{heads},set_probability\na,h,9,0.95,FALSE,TRUE,2,\nb,,,,TRUE,FALSE,0,\n\
+                 c,\"g,1\",3,0.85,FALSE,FALSE,1,\n"
+            )
         );
+        let sets = set_probability(&counts, &score, &calls);
+        let with_sets = text(|out| called(Some(&sets)).cells(out));
+        let last: Vec<&str> = with_sets.lines().skip(1).filter_map(|line| line.rsplit(',').next()).collect();
+        assert_eq!(last, sets.iter().copied().map(number).collect::<Vec<_>>());
         assert_eq!(
-            text(|out| called.pairs(out)),
+            text(|out| called(None).pairs(out)),
             "cell_barcode,guide_id,umi_count,assignment_confidence\na,\"g,1\",5,0.9\na,h,9,0.95\nc,\"g,1\",3,0.85\n"
         );
         let table = FitTable::unfitted("guide", &counts.cells_per_guide());
-        let fits = Fits::named(&table, &file).with_calls(&table, &counts, &calls);
+        let fits = Fits::named(&table, &file)
+            .with_calls(&table, &diagnose(&counts, &score, &calls, true, &guide_status(&table)));
         assert_eq!(
             text(|out| fits.write(out)),
-            "guide_id,status,n_cells,note,n_cells_called,min_umi_called\n\"g,1\",ok,2,,2,3\nh,ok,2,,1,9\n"
+            "guide_id,status,n_cells,note,n_cells_called,min_umi_called,expected_cells,expected_precision,expected_recall,\
+             warning\n\
+             \"g,1\",ok,2,,2,3,1.75,0.875,1,few cells; present in most cells\n\
+             h,ok,2,,1,9,1.05,0.95,0.9047619047619047,few cells\n"
         );
     }
 

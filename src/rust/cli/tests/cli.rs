@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 const COLUMNS: &str =
-    "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected";
+    "cell_barcode,guide_id,umi_count,assignment_confidence,is_unassigned,is_multi_infected,n_guides_detected,set_probability";
 
 fn fixture(name: &str) -> Option<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/testthat/fixtures").join(name);
@@ -75,7 +75,7 @@ fn umi_calls_are_those_of_the_counts() {
             let call = most.map_or(",,".into(), |g| format!("guide-é{},{},1", g + 1, truth(c, g)));
             let flag = |yes| if yes { "TRUE" } else { "FALSE" };
             let (none, several) = (flag(called.is_empty()), flag(called.len() > 1));
-            expected += &format!("cell_{},{call},{none},{several},{}\n", c + 1, called.len());
+            expected += &format!("cell_{},{call},{none},{several},{},\n", c + 1, called.len());
         }
         assert_eq!(stdout(&["assign", &path, "--model=umi", "--umi-threshold", "4"]), expected, "{name}");
     }
@@ -90,7 +90,11 @@ fn assign_is_score_then_decide() {
     assert!(models.len() >= 5);
     for model in &models {
         for batch in [&[][..], &["--batch", "lane_category"]] {
-            for rule in [&[][..], &["--min-umi", "3"], &["--min-confidence", "0.3"]] {
+            let info = kaichi_core::models::find(model).unwrap().info();
+            for rule in [&[][..], &["--min-umi", "3"], &["--min-confidence", "0.3"], &["--fdr", "0.1"]] {
+                if rule.contains(&"--fdr") && info.confidence != "posterior" {
+                    continue;
+                }
                 let (scores, a, b) = (file("scores.csv"), file("a.csv"), file("b.csv"));
                 let assigned = stdout(&[&["assign", &path, "--model", model, "--pairs", &a], batch, rule].concat());
                 stdout(&[&["score", &path, "--model", model, "--out", &scores, "--jobs", "2"], batch].concat());
@@ -116,9 +120,9 @@ fn the_share_of_quantiles_can_be_chosen_later() {
     stdout(&["score", &path, "--model", "quantiles", "--out", &scores]);
     let none = stdout(&["decide", &scores, "--quantile", "0"]);
     let all = stdout(&["decide", &scores, "--quantile", "1"]);
-    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0")));
+    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,")));
     assert_eq!(all, stdout(&["assign", &path, "--model", "quantiles", "--quantile", "1"]));
-    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').next().map(str::to_owned)).collect::<Vec<_>>();
+    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').nth(1).map(str::to_owned)).collect::<Vec<_>>();
     let every_count = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "1"]);
     assert_eq!(detected(&all), detected(&every_count));
 }
@@ -159,7 +163,16 @@ fn a_folder_takes_every_table() {
     stdout(&["assign", &path, "--fits", &fits, "--batch", "lane_text", "--model", "poisson"]);
     let fits = fs::read_to_string(fits).unwrap();
     let header: Vec<&str> = fits.lines().next().unwrap().split(',').collect();
-    for column in ["guide_id", "gamma_lane 1", "gamma_lane 2", "gamma_lane 3", "n_cells_called", "min_umi_called"] {
+    for column in [
+        "guide_id",
+        "gamma_lane 1",
+        "gamma_lane 2",
+        "gamma_lane 3",
+        "n_cells_called",
+        "min_umi_called",
+        "expected_precision",
+        "warning",
+    ] {
         assert!(header.contains(&column), "{column} is not in {header:?}");
     }
     assert_eq!(fits.lines().count(), 6);

@@ -3,6 +3,7 @@
 
 pub mod counts;
 pub mod decide;
+pub mod diagnose;
 pub mod error;
 pub mod fit;
 pub mod io;

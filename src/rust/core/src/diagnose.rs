@@ -1,0 +1,148 @@
+//! What the calls of a guide are worth, so that a bad guide is seen before it does harm.
+use crate::counts::GuideCounts;
+use crate::decide::Calls;
+
+/// The calls of one guide.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Diagnosis {
+    pub n_cells_called: usize,
+    /// The smallest count called.
+    pub min_umi_called: Option<f64>,
+    /// Sum of the scores of its stored counts: the cells that carry it, as the model sees it. NaN without posteriors.
+    pub expected_cells: f64,
+    /// Mean score of the calls. NaN without calls or posteriors.
+    pub expected_precision: f64,
+    /// Share of `expected_cells` that is called. NaN where that is 0, or without posteriors.
+    pub expected_recall: f64,
+    /// In words, parted by "; "; empty when all is well.
+    pub warning: String,
+}
+
+const FEW_CELLS: usize = 5;
+const LOW_PRECISION: f64 = 0.8;
+const LOW_RECALL: f64 = 0.5;
+const MOST_CELLS: f64 = 0.5;
+const HARDLY_ANY_CELL: f64 = 0.1;
+
+/// One for each guide. `posterior` says that scores are probabilities, `status` how each guide's fit ended; it may be empty.
+pub fn diagnose(
+    counts: &GuideCounts,
+    scores: &[f64],
+    calls: &Calls,
+    posterior: bool,
+    status: &[String],
+) -> Vec<Diagnosis> {
+    let n_guides = counts.n_guides();
+    let mut n_called = vec![0usize; n_guides];
+    let mut least: Vec<Option<f64>> = vec![None; n_guides];
+    let mut called_sum = vec![0.0; n_guides];
+    for &at in &calls.pairs {
+        let (guide, count) = (counts.guides()[at] as usize, counts.counts()[at]);
+        n_called[guide] += 1;
+        least[guide] = Some(least[guide].map_or(count, |least: f64| least.min(count)));
+        called_sum[guide] += scores[at];
+    }
+    let (mut n_cells, mut sum) = (vec![0usize; n_guides], vec![0.0; n_guides]);
+    for (&guide, &score) in counts.guides().iter().zip(scores) {
+        n_cells[guide as usize] += 1;
+        sum[guide as usize] += score;
+    }
+    let with_counts = counts.depth().iter().filter(|&&depth| depth > 0.0).count() as f64;
+    let if_posterior = |value: f64| if posterior { value } else { f64::NAN };
+    (0..n_guides)
+        .map(|guide| {
+            let called = n_called[guide];
+            // 0 / 0 is NaN: nothing called, nothing expected.
+            let expected_precision = if_posterior(called_sum[guide] / called as f64);
+            let expected_recall = if_posterior(called_sum[guide] / sum[guide]);
+            let mut words = vec![];
+            match status.get(guide).map(String::as_str) {
+                Some("gated") => words.push("too little to fit"),
+                Some("no_signal") => words.push("no signal"),
+                Some("not_converged") => words.push("fit not converged"),
+                _ => {}
+            }
+            let fitted = !words.iter().any(|&word| word == "too little to fit" || word == "no signal");
+            if fitted && called < FEW_CELLS {
+                words.push("few cells");
+            }
+            if expected_precision < LOW_PRECISION {
+                words.push("calls are uncertain");
+            }
+            // Less than one cell's worth of signal is nobody's loss.
+            if expected_recall < LOW_RECALL && sum[guide] >= 1.0 {
+                words.push("overlapping components: most of the signal lies below the cut");
+            }
+            if n_cells[guide] as f64 > MOST_CELLS * with_counts && (called as f64) < HARDLY_ANY_CELL * with_counts {
+                words.push("background in most cells");
+            }
+            if called as f64 > MOST_CELLS * counts.n_cells() as f64 {
+                words.push("present in most cells");
+            }
+            Diagnosis {
+                n_cells_called: called,
+                min_umi_called: least[guide],
+                expected_cells: if_posterior(sum[guide]),
+                expected_precision,
+                expected_recall,
+                warning: words.join("; "),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::{decide, Cut, Rule};
+
+    /// One guide, one count and score per cell; `extra` cells carry another guide only.
+    fn of(scores: &[f64], cut: f64, extra: usize, posterior: bool, status: &str) -> Diagnosis {
+        let n = scores.len();
+        let p: Vec<i32> = (0..=(n + extra) as i32).collect();
+        let i: Vec<i32> = (0..n + extra).map(|cell| i32::from(cell >= n)).collect();
+        let x: Vec<f64> = (0..n + extra).map(|cell| 3.0 + cell as f64).collect();
+        let scores = [scores, &vec![0.0; extra]].concat();
+        let counts = GuideCounts::new(2, &p, &i, &x, None).unwrap();
+        let calls = decide(&counts, &scores, &Rule { cut: Cut::MinConfidence(cut), min_umi: 0.0 }).unwrap();
+        let status = if status.is_empty() { vec![] } else { vec![status.to_string(), "ok".into()] };
+        diagnose(&counts, &scores, &calls, posterior, &status).swap_remove(0)
+    }
+
+    #[test]
+    fn expectations_are_sums_of_posteriors() {
+        let got = of(&[0.1, 0.9, 0.9, 1.0, 1.0, 1.0, 0.6], 0.8, 20, true, "ok");
+        assert_eq!((got.n_cells_called, got.min_umi_called), (5, Some(4.0)));
+        assert!((got.expected_cells - 5.5).abs() < 1e-12);
+        assert!((got.expected_precision - 0.96).abs() < 1e-12);
+        assert!((got.expected_recall - 4.8 / 5.5).abs() < 1e-12);
+        assert_eq!(got.warning, "");
+        let none = of(&[0.0; 3], 0.8, 20, true, "ok");
+        assert!(none.expected_precision.is_nan() && none.expected_recall.is_nan());
+        assert_eq!((none.expected_cells, none.min_umi_called), (0.0, None));
+        let share = of(&[1.0; 6], 0.8, 20, false, "ok");
+        assert!(share.expected_precision.is_nan() && share.expected_recall.is_nan() && share.expected_cells.is_nan());
+    }
+
+    #[test]
+    fn every_warning_has_its_cause() {
+        let words = |scores: &[f64], cut, extra, status| of(scores, cut, extra, true, status).warning;
+        assert_eq!(words(&[0.0; 4], 0.8, 20, "gated"), "too little to fit");
+        assert_eq!(words(&[0.0; 4], 0.8, 20, "no_signal"), "no signal");
+        assert_eq!(words(&[1.0; 6], 0.8, 20, "not_converged"), "fit not converged");
+        assert_eq!(words(&[1.0; 4], 0.8, 20, ""), "few cells");
+        assert_eq!(words(&[0.79; 6], 0.5, 20, "ok"), "calls are uncertain");
+        assert_eq!(words(&[0.81; 6], 0.5, 20, "ok"), "");
+        let overlap = [vec![1.0; 6], vec![0.7; 10]].concat();
+        assert_eq!(words(&overlap, 0.9, 40, "ok"), "overlapping components: most of the signal lies below the cut");
+        assert_eq!(words(&overlap[..14], 0.9, 40, "ok"), "");
+        // Less than one cell expected: only few.
+        assert_eq!(words(&[0.3; 3], 0.9, 40, "ok"), "few cells");
+        let background = [vec![1.0; 9], vec![0.0; 91]].concat();
+        assert_eq!(words(&background, 0.9, 90, "ok"), "background in most cells");
+        assert_eq!(words(&background, 0.9, 100, "ok"), "");
+        assert_eq!(words(&[1.0; 11], 0.9, 10, "ok"), "present in most cells");
+        assert_eq!(words(&[1.0; 10], 0.9, 10, "ok"), "");
+        assert_eq!(words(&[0.5; 11], 0.5, 10, "ok"), "calls are uncertain; present in most cells");
+    }
+}
