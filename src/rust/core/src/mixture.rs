@@ -98,6 +98,12 @@ struct State<P> {
     converged: bool,
 }
 
+impl<P> State<P> {
+    fn new(params: P) -> Self {
+        State { params, share: [0.0; MOST], objective: f64::NEG_INFINITY, iterations: 0, converged: false }
+    }
+}
+
 /// ln share + ln density of every component.
 fn ln_joint<M: Mixture>(m: &M, params: &M::Params, ln_share: &[f64; MOST], obs: &Obs) -> [f64; MOST] {
     let mut joint = m.ln_density(params, obs);
@@ -282,13 +288,7 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     let mut states: Vec<State<M::Params>> = start_weights(m, obs, control.starts)
         .iter()
         .map(|start| {
-            let mut state = State {
-                params: m.start(obs),
-                share: [0.0; MOST],
-                objective: f64::NEG_INFINITY,
-                iterations: 0,
-                converged: false,
-            };
+            let mut state = State::new(m.start(obs));
             m_step(m, &mut state, obs, start);
             climb(m, &mut state, obs, &mut weight, SHORT_RUN.min(control.iterations), control.tolerance, |_| ());
             order_components(m, &mut state);
@@ -596,13 +596,7 @@ pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>
     start_weights(m, obs, control.starts)
         .iter()
         .map(|start| {
-            let mut state = State {
-                params: m.start(obs),
-                share: [0.0; MOST],
-                objective: f64::NEG_INFINITY,
-                iterations: 0,
-                converged: false,
-            };
+            let mut state = State::new(m.start(obs));
             m_step(m, &mut state, obs, start);
             let mut trace = Vec::new();
             climb(m, &mut state, obs, &mut weight, control.iterations, control.tolerance, |v| trace.push(v));

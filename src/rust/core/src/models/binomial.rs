@@ -5,10 +5,10 @@
 //! fitted with. gamma_b as in `glm`. D is the cell's own total, so one UMI in a cell with one UMI is a share of 1.
 //!
 //! M-step: coordinate-wise, on sums of y and D per component and batch, which are sufficient.
-use super::glm::Rates;
+use super::glm::NaturalFamily;
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture;
 use crate::run::Progress;
 use crate::special::ln_gamma;
 use crate::Result;
@@ -31,85 +31,24 @@ impl Model for Binomial {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(&Family { n_batches: counts.n_batches() }, counts, control, progress, true)
+        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress, true)
     }
 }
 
-struct Family {
-    n_batches: usize,
+fn family(n_batches: usize) -> NaturalFamily {
+    NaturalFamily {
+        n_batches,
+        ln_const: |y, depth| ln_gamma(depth + 1.0) - ln_gamma(y + 1.0) - ln_gamma(depth - y + 1.0),
+        cumulant: |eta| {
+            let p = 1.0 / (1.0 + (-eta).exp());
+            [ln_1p_exp(eta), p, p * (1.0 - p)]
+        },
+    }
 }
 
 /// ln(1 + exp(x)) without overflow.
 fn ln_1p_exp(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
-impl Mixture for Family {
-    type Params = Rates;
-
-    fn components(&self) -> usize {
-        2
-    }
-
-    fn start(&self, _: &[Obs]) -> Rates {
-        Rates::new(self.n_batches)
-    }
-
-    fn ln_const(&self, y: f64, depth: f64) -> f64 {
-        ln_gamma(depth + 1.0) - ln_gamma(y + 1.0) - ln_gamma(depth - y + 1.0)
-    }
-
-    fn ln_density(&self, p: &Rates, o: &Obs) -> [f64; MOST] {
-        let ln_mass = |k| {
-            let eta = p.eta(k, o.batch);
-            o.y * eta - o.depth * ln_1p_exp(eta)
-        };
-        [ln_mass(0), ln_mass(1), 0.0]
-    }
-
-    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let sums = p.sums(obs, weight);
-        p.ascend(|p| {
-            p.table(|k, batch| {
-                let [y, depth] = sums[batch][k];
-                let prob = 1.0 / (1.0 + (-p.eta(k, batch as u32)).exp());
-                [y - depth * prob, depth * prob * (1.0 - prob)]
-            })
-        });
-    }
-
-    fn mean(&self, p: &Rates, k: usize) -> f64 {
-        p.b[k]
-    }
-
-    fn reorder(&self, p: &mut Rates, _: &[usize]) -> bool {
-        p.swap();
-        true
-    }
-
-    fn ln_prior(&self, p: &Rates) -> f64 {
-        p.ln_prior()
-    }
-
-    fn pack(&self, p: &Rates) -> Vec<f64> {
-        p.pack()
-    }
-
-    fn unpack(&self, p: &mut Rates, x: &[f64]) {
-        p.unpack(x);
-    }
-
-    fn n_free(&self, components: usize) -> usize {
-        components
-    }
-
-    fn names(&self) -> Vec<String> {
-        Rates::names(self.n_batches)
-    }
-
-    fn values(&self, p: &Rates) -> Vec<f64> {
-        p.values()
-    }
 }
 
 #[cfg(test)]
@@ -119,7 +58,7 @@ mod tests {
 
     #[test]
     fn keeps_the_laws_of_mixtures() {
-        laws::all(&Family { n_batches: 1 }, 1);
-        laws::all(&Family { n_batches: 2 }, 2);
+        laws::all(&family(1), 1);
+        laws::all(&family(2), 2);
     }
 }

@@ -1,8 +1,11 @@
 //! The linear predictor that poisson, neg_binomial and binomial share: eta = b0 + b1 z + gamma_b.
 //!
+//! poisson and binomial are more alike still: with eta the natural parameter both have ln mass = y eta - D A(eta) + constant,
+//! so [`NaturalFamily`] is all of their mixture but the cumulant A.
+//!
 //! gamma_b ~ normal(0, 1) on the scale of eta (the prior of crispat, Braunger and Velten 2024), which shrinks batches
 //! towards each other and leaves an empty batch at 0. With one batch there is no gamma.
-use crate::mixture::{Obs, MOST};
+use crate::mixture::{Mixture, Obs, MOST};
 
 /// Bounds of eta: a rate of 1e-10 UMIs per UMI of depth is no background at all.
 const BOUNDS: (f64, f64) = (-23.0, 23.0);
@@ -124,5 +127,83 @@ impl Rates {
     /// b0, b1 (the difference) and the batch effects.
     pub fn values(&self) -> Vec<f64> {
         [self.b[0], self.b[1] - self.b[0]].into_iter().chain(self.gamma.iter().copied()).collect()
+    }
+}
+
+/// A mixture of two members of a natural exponential family with depth as multiplicity.
+pub struct NaturalFamily {
+    pub n_batches: usize,
+    /// The part of the log mass without eta, of y and depth.
+    pub ln_const: fn(f64, f64) -> f64,
+    /// A, A' and A'' at eta.
+    pub cumulant: fn(f64) -> [f64; 3],
+}
+
+impl Mixture for NaturalFamily {
+    type Params = Rates;
+
+    fn components(&self) -> usize {
+        2
+    }
+
+    fn start(&self, _: &[Obs]) -> Rates {
+        Rates::new(self.n_batches)
+    }
+
+    fn ln_const(&self, y: f64, depth: f64) -> f64 {
+        (self.ln_const)(y, depth)
+    }
+
+    fn ln_density(&self, p: &Rates, o: &Obs) -> [f64; MOST] {
+        let ln_mass = |k| {
+            let eta = p.eta(k, o.batch);
+            o.y * eta - o.depth * (self.cumulant)(eta)[0]
+        };
+        [ln_mass(0), ln_mass(1), 0.0]
+    }
+
+    /// The sums of y and depth per batch and component are sufficient.
+    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]]) {
+        let sums = p.sums(obs, weight);
+        p.ascend(|p| {
+            p.table(|k, batch| {
+                let [y, depth] = sums[batch][k];
+                let [_, slope, curvature] = (self.cumulant)(p.eta(k, batch as u32));
+                [y - depth * slope, depth * curvature]
+            })
+        });
+    }
+
+    fn mean(&self, p: &Rates, k: usize) -> f64 {
+        p.b[k]
+    }
+
+    fn reorder(&self, p: &mut Rates, _: &[usize]) -> bool {
+        p.swap();
+        true
+    }
+
+    fn ln_prior(&self, p: &Rates) -> f64 {
+        p.ln_prior()
+    }
+
+    fn pack(&self, p: &Rates) -> Vec<f64> {
+        p.pack()
+    }
+
+    fn unpack(&self, p: &mut Rates, x: &[f64]) {
+        p.unpack(x);
+    }
+
+    fn n_free(&self, components: usize) -> usize {
+        components
+    }
+
+    fn names(&self) -> Vec<String> {
+        Rates::names(self.n_batches)
+    }
+
+    fn values(&self, p: &Rates) -> Vec<f64> {
+        p.values()
     }
 }

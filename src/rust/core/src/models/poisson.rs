@@ -6,10 +6,10 @@
 //! of D: a guide that holds nearly all UMIs of its cells has a signal rate near 1 there.
 //!
 //! M-step: coordinate-wise, on sums of y and D per component and batch, which are sufficient.
-use super::glm::Rates;
+use super::glm::NaturalFamily;
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture;
 use crate::run::Progress;
 use crate::special::ln_gamma;
 use crate::Result;
@@ -32,79 +32,12 @@ impl Model for Poisson {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(&Family { n_batches: counts.n_batches() }, counts, control, progress, true)
+        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress, true)
     }
 }
 
-struct Family {
-    n_batches: usize,
-}
-
-impl Mixture for Family {
-    type Params = Rates;
-
-    fn components(&self) -> usize {
-        2
-    }
-
-    fn start(&self, _: &[Obs]) -> Rates {
-        Rates::new(self.n_batches)
-    }
-
-    fn ln_const(&self, y: f64, depth: f64) -> f64 {
-        y * depth.ln() - ln_gamma(y + 1.0)
-    }
-
-    fn ln_density(&self, p: &Rates, o: &Obs) -> [f64; MOST] {
-        let ln_mass = |k| {
-            let eta = p.eta(k, o.batch);
-            o.y * eta - o.depth * eta.exp()
-        };
-        [ln_mass(0), ln_mass(1), 0.0]
-    }
-
-    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let sums = p.sums(obs, weight);
-        p.ascend(|p| {
-            p.table(|k, batch| {
-                let mu = sums[batch][k][1] * p.eta(k, batch as u32).exp();
-                [sums[batch][k][0] - mu, mu]
-            })
-        });
-    }
-
-    fn mean(&self, p: &Rates, k: usize) -> f64 {
-        p.b[k]
-    }
-
-    fn reorder(&self, p: &mut Rates, _: &[usize]) -> bool {
-        p.swap();
-        true
-    }
-
-    fn ln_prior(&self, p: &Rates) -> f64 {
-        p.ln_prior()
-    }
-
-    fn pack(&self, p: &Rates) -> Vec<f64> {
-        p.pack()
-    }
-
-    fn unpack(&self, p: &mut Rates, x: &[f64]) {
-        p.unpack(x);
-    }
-
-    fn n_free(&self, components: usize) -> usize {
-        components
-    }
-
-    fn names(&self) -> Vec<String> {
-        Rates::names(self.n_batches)
-    }
-
-    fn values(&self, p: &Rates) -> Vec<f64> {
-        p.values()
-    }
+fn family(n_batches: usize) -> NaturalFamily {
+    NaturalFamily { n_batches, ln_const: |y, depth| y * depth.ln() - ln_gamma(y + 1.0), cumulant: |eta| [eta.exp(); 3] }
 }
 
 #[cfg(test)]
@@ -114,7 +47,7 @@ mod tests {
 
     #[test]
     fn keeps_the_laws_of_mixtures() {
-        laws::all(&Family { n_batches: 1 }, 1);
-        laws::all(&Family { n_batches: 2 }, 2);
+        laws::all(&family(1), 1);
+        laws::all(&family(2), 2);
     }
 }
