@@ -41,6 +41,9 @@ const PATIENCE: usize = 8;
 const BINS: usize = 24;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
 const LONGEST_SUM: f64 = 5000.0;
+/// What r and k are drawn to, and by how many nats per cell for a factor of e. Cells without any guide and carriers that
+/// left no UMI look alike: without this the fit may explain all of the former by small r and k.
+const RIDGE: (f64, f64, f64) = (2.0, 8.0, 0.05);
 /// Least mean signal, UMIs.
 const LEAST_SIGNAL: f64 = 2.0;
 /// Bounds of a, r, s, k and h. Shapes below these would say that cells have nothing in common.
@@ -679,6 +682,12 @@ impl Fit {
         }
     }
 
+    fn ridge(&self, n_cells: usize) -> f64 {
+        let (size, shape, strength) = RIDGE;
+        let off = |value: f64, to: f64| (value / to).ln().powi(2);
+        strength * n_cells as f64 * (off(self.shared[SIGNAL_SIZE], size) + off(self.shared[CAPTURE_SHAPE], shape))
+    }
+
     /// Each shared parameter a step up or down, where the predictive log-likelihood rises; steps shrink where it does not.
     fn search(
         &mut self,
@@ -688,13 +697,13 @@ impl Fit {
         step: &mut [f64; 5],
         progress: &Progress,
     ) -> Result<()> {
-        let mut best = self.pass(counts, cells, sums, progress)?.log_lik;
+        let mut best = self.pass(counts, cells, sums, progress)?.log_lik - self.ridge(cells.len());
         for i in [AMBIENT_SIZE, SIGNAL_SIZE, EXPOSURE_SHAPE, CAPTURE_SHAPE, HOPPING] {
             let here = self.shared[i];
             let mut moved = false;
             for to in [here * step[i], here / step[i]] {
                 self.shared[i] = to.clamp(BOUNDS[i].0, BOUNDS[i].1);
-                let log_lik = self.pass(counts, cells, sums, progress)?.log_lik;
+                let log_lik = self.pass(counts, cells, sums, progress)?.log_lik - self.ridge(cells.len());
                 if log_lik > best {
                     best = log_lik;
                     moved = true;
