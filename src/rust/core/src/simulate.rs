@@ -19,6 +19,7 @@ use std::ops::Range;
 use statrs::function::gamma::ln_gamma;
 
 use crate::run::Progress;
+use crate::special::ln_sum_exp;
 use crate::{Error, Result};
 
 /// How many constructs a cell receives.
@@ -751,14 +752,6 @@ impl Background {
         *masses = terms;
         sum
     }
-}
-
-fn ln_sum_exp(terms: &[f64]) -> f64 {
-    let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if top == f64::NEG_INFINITY {
-        return top;
-    }
-    top + terms.iter().map(|t| (t - top).exp()).sum::<f64>().ln()
 }
 
 fn ln_poisson(y: u64, mean: f64) -> f64 {

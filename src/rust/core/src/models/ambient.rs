@@ -307,7 +307,6 @@ fn bin(values: &[f64]) -> Vec<(f64, f64)> {
 /// A fit on its way.
 struct Run {
     fit: Fit,
-    pass: Pass,
     sums: Sums,
     /// Factor of the next step of each shared parameter.
     step: [f64; 5],
@@ -353,7 +352,7 @@ impl Run {
             fit.update_cells(counts, cells, &pass, &mut sums);
             fit.update_guides(counts, cells, gated, &pass, &sums);
         }
-        Run { fit, pass, sums, step: [1.6, 1.4, 1.6, 1.6, 2.0] }
+        Run { fit, sums, step: [1.6, 1.4, 1.6, 1.6, 2.0] }
     }
 
     /// EM up to the given round, with a search over the shared parameters every second round.
@@ -365,12 +364,12 @@ impl Run {
         most: usize,
         progress: &Progress,
     ) -> Result<()> {
-        let Run { fit, pass, sums, step } = self;
+        let Run { fit, sums, step } = self;
         let mut best = f64::NEG_INFINITY;
         let mut since = 0;
         while fit.rounds < most {
             progress.check()?;
-            *pass = fit.pass(counts, cells, sums, progress)?;
+            let pass = fit.pass(counts, cells, sums, progress)?;
             fit.log_lik = pass.log_lik;
             fit.rounds += 1;
             // The predictive log-likelihood is no EM objective and may fall a little; done when it gains no more.
@@ -385,8 +384,8 @@ impl Run {
                 }
             }
             fit.update_empty(cells.len(), pass.empty);
-            fit.update_cells(counts, cells, pass, sums);
-            fit.update_guides(counts, cells, gated, pass, sums);
+            fit.update_cells(counts, cells, &pass, sums);
+            fit.update_guides(counts, cells, gated, &pass, sums);
             if fit.rounds >= 3 && fit.rounds % 2 == 1 {
                 fit.search(counts, cells, sums, step, progress)?;
             }
@@ -698,7 +697,13 @@ impl Fit {
         progress: &Progress,
     ) -> Result<()> {
         let mut best = self.pass(counts, cells, sums, progress)?.log_lik - self.ridge(cells.len());
-        for i in [AMBIENT_SIZE, SIGNAL_SIZE, EXPOSURE_SHAPE, CAPTURE_SHAPE, HOPPING] {
+        // Where no guide is carried, size and capture of the signal change nothing.
+        let searched: &[usize] = if self.soup_only {
+            &[AMBIENT_SIZE, EXPOSURE_SHAPE, HOPPING]
+        } else {
+            &[AMBIENT_SIZE, SIGNAL_SIZE, EXPOSURE_SHAPE, CAPTURE_SHAPE, HOPPING]
+        };
+        for &i in searched {
             let here = self.shared[i];
             let mut moved = false;
             for to in [here * step[i], here / step[i]] {
