@@ -36,11 +36,12 @@ per_guide <- list(
     monotone(posterior, value, max(exp(fit$mu), fit$lambda))[match(y, value)]
   },
   gauss = function(y, fit, depth, batch, all_y) {
-    mass <- function(mean) {
-      ln_normal_mass((ifelse(y > 0, log10(y + 0.5), -Inf) - mean) / fit$sd, (log10(y + 1.5) - mean) / fit$sd)
-    }
+    x <- log10(y + 1)
     bayes(
-      cbind(log(fit$share_background) + mass(fit$mean_background), log(fit$share_signal) + mass(fit$mean_signal)),
+      cbind(
+        log(fit$share_background) + stats::dnorm(x, fit$mean_background, fit$sd, log = TRUE),
+        log(fit$share_signal) + stats::dnorm(x, fit$mean_signal, fit$sd, log = TRUE)
+      ),
       y > fit$mean_signal
     )
   },
@@ -48,7 +49,17 @@ per_guide <- list(
     by_rate(fit, batch, function(eta) stats::dpois(y, depth * exp(eta), log = TRUE), y)
   },
   neg_binomial = function(y, fit, depth, batch, all_y) {
-    by_rate(fit, batch, function(eta) stats::dnbinom(y, size = fit$theta, mu = depth * exp(eta), log = TRUE), y)
+    gamma <- if (is.null(batch)) rep(0, length(y)) else unlist(fit[paste0("gamma_", batch)], use.names = FALSE)
+    mass <- function(y, mean, theta) stats::dnbinom(y, size = theta, mu = mean, log = TRUE)
+    vapply(seq_along(y), function(at) {
+      background <- depth[at] * exp(fit$b0 + gamma[at])
+      signal <- background * exp(fit$b1)
+      odds <- function(y) mass(y, signal, fit$theta_signal) - mass(y, background, fit$theta_background)
+      # No count speaks less for the guide than a smaller one: the odds below are the least of all larger counts where the
+      # signal is the wider law, those above the greatest of all smaller counts where it is the narrower.
+      ln_odds <- if (fit$theta_signal > fit$theta_background) max(odds(0:min(y[at], 1e4)), odds(y[at])) else min(odds(y[at] + 0:1e4))
+      stats::plogis(log(fit$share_signal) - log(fit$share_background) + ln_odds)
+    }, 0)
   },
   binomial = function(y, fit, depth, batch, all_y) {
     by_rate(fit, batch, function(eta) {

@@ -67,6 +67,10 @@ pub trait Mixture: Sync {
     /// Names of the reported parameters.
     fn names(&self) -> Vec<String>;
     fn values(&self, params: &Self::Params) -> Vec<f64>;
+    /// The observation whose posterior this one gets, where its own would fall with the count.
+    fn judged_as(&self, _params: &Self::Params, obs: &Obs) -> Obs {
+        *obs
+    }
     /// Where the tails of the components may cross twice, the posterior is made monotone in y around this value.
     fn monotone_around(&self, _params: &Self::Params) -> Option<f64> {
         None
@@ -368,7 +372,7 @@ impl<P> Fit<P> {
         let mut posterior: Vec<f64> = obs
             .iter()
             .map(|o| {
-                let joint = ln_joint(m, &self.params, &ln_share, o);
+                let joint = ln_joint(m, &self.params, &ln_share, &m.judged_as(&self.params, o));
                 let total = ln_sum_exp(&joint[..k]);
                 if total.is_finite() {
                     (joint[k - 1] - total).exp()

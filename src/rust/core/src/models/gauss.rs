@@ -1,25 +1,24 @@
-//! gauss: per guide, over all cells, zeros included: log10(y + 1) is a mixture of two normals that share their variance, seen
-//! through counts:
+//! gauss: per guide, over all cells, zeros included: x = log10(y + 1) is normal in the background and in the signal, with
+//! one variance for both. Cell Ranger's caller in its shape, and crispat's gauss. The shared variance makes the posterior
+//! rise with the count.
 //!
-//!   P(y) = Phi((log10(y + 3/2) - mean) / sd) - Phi((log10(y + 1/2) - mean) / sd),  the lower bound -inf at y = 0
+//! The signal averages 3 UMIs at least (on the scale of x): the middle between it and a background of 0 is then a single UMI.
+//! Without that bound a guide in few cells is fitted best by one normal on the zeros and one on everything else, and every
+//! single UMI is called.
 //!
-//! Cell Ranger's caller in its shape, and crispat's gauss. The masses matter: with densities, a guide in few cells is fitted
-//! best by one sharp normal on the zeros and one on everything else, and every single UMI is called. The shared variance
-//! makes the posterior rise with the count.
-//!
-//! M-step: one EM step for interval-censored normal data (moments of the truncated normal), which raises the likelihood.
+//! M-step: weighted means, the signal's within its bound, then the variance around them: a maximum.
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{ln_normal_mass, truncated_normal_moments};
+use crate::special::ln_normal_density;
 use crate::Result;
 
-/// Smallest sd in log10 units: below it the rounding hides the spread of any count that is seen.
+/// Smallest sd in log10 units: below it, equal counts would have an infinite density.
 const LEAST_SD: f64 = 1e-3;
 
-/// Least mean in log10 units: with no background UMI at all the likelihood would send it to -inf.
-const LEAST_MEAN: f64 = -1.0;
+/// log10(y + 1) of the least mean signal, 3 UMIs.
+const LEAST_SIGNAL: f64 = 2.0 * std::f64::consts::LOG10_2;
 
 pub struct Gauss;
 
@@ -49,10 +48,8 @@ pub struct Params {
     sd: f64,
 }
 
-/// The interval of log10(UMIs + 1) that rounds to y, in standard units.
-fn bounds(y: f64, mean: f64, sd: f64) -> (f64, f64) {
-    let low = if y > 0.0 { ((y + 0.5).log10() - mean) / sd } else { f64::NEG_INFINITY };
-    (low, ((y + 1.5).log10() - mean) / sd)
+fn x(o: &Obs) -> f64 {
+    (o.y + 1.0).log10()
 }
 
 impl Mixture for Gauss {
@@ -71,44 +68,35 @@ impl Mixture for Gauss {
     }
 
     fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        let ln_mass = |k: usize| {
-            let (a, b) = bounds(o.y, p.mean[k], p.sd);
-            ln_normal_mass(a, b)
-        };
-        [ln_mass(0), ln_mass(1), 0.0]
+        let density = |k: usize| ln_normal_density((x(o) - p.mean[k]) / p.sd) - p.sd.ln();
+        [density(0), density(1), 0.0]
     }
 
     fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let (mut n, mut sum, mut square) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+        let (mut n, mut sum) = ([0.0; 2], [0.0; 2]);
         for (o, w) in obs.iter().zip(weight) {
             for k in 0..2 {
-                if w[k] > 0.0 {
-                    let (a, b) = bounds(o.y, p.mean[k], p.sd);
-                    let (first, second) = truncated_normal_moments(a, b);
-                    n[k] += w[k];
-                    sum[k] += w[k] * first;
-                    square[k] += w[k] * second;
-                }
+                n[k] += w[k];
+                sum[k] += w[k] * x(o);
             }
         }
-        // Around the new means, in units of the old sd.
-        let mut spread = 0.0;
         for k in 0..2 {
             if n[k] > 0.0 {
-                spread += square[k] - sum[k] * sum[k] / n[k];
-                p.mean[k] = (p.mean[k] + p.sd * sum[k] / n[k]).max(LEAST_MEAN);
+                p.mean[k] = sum[k] / n[k];
             }
         }
-        p.sd = (p.sd * (spread.max(0.0) / (n[0] + n[1])).sqrt()).max(LEAST_SD);
+        p.mean[1] = p.mean[1].max(LEAST_SIGNAL);
+        let mut square = 0.0;
+        for (o, w) in obs.iter().zip(weight) {
+            for k in 0..2 {
+                square += w[k] * (x(o) - p.mean[k]).powi(2);
+            }
+        }
+        p.sd = (square / (n[0] + n[1])).sqrt().max(LEAST_SD);
     }
 
     fn mean(&self, p: &Params, k: usize) -> f64 {
         p.mean[k]
-    }
-
-    fn reorder(&self, p: &mut Params, _: &[usize]) -> bool {
-        p.mean.swap(0, 1);
-        true
     }
 
     fn pack(&self, p: &Params) -> Vec<f64> {
@@ -116,7 +104,7 @@ impl Mixture for Gauss {
     }
 
     fn unpack(&self, p: &mut Params, x: &[f64]) {
-        *p = Params { mean: [x[0].max(LEAST_MEAN), x[1].max(LEAST_MEAN)], sd: x[2].exp().max(LEAST_SD) };
+        *p = Params { mean: [x[0], x[1].max(LEAST_SIGNAL)], sd: x[2].exp().max(LEAST_SD) };
     }
 
     fn n_free(&self, components: usize) -> usize {

@@ -1,11 +1,13 @@
 //! neg_binomial: per guide, y ~ NB(mean mu, size theta), variance mu + mu^2 / theta, with ln mu = b0 + b1 z + gamma_b + ln D
-//! over all cells with guide UMIs, zeros included (grouped by batch and depth). theta is shared by both components, so
-//! that the posterior rises with the count.
+//! over all cells with guide UMIs, zeros included (grouped by batch and depth). Background and signal have a theta each.
 //!
 //! Poisson's model with overdispersion, as in crispat; gamma_b as in `glm`.
 //!
-//! M-step: Newton on the means given theta (concave in the linear predictor), then one safeguarded Newton step on ln
-//! theta, with the digamma terms summed over equal counts.
+//! M-step: Newton on the means given theta (concave in the linear predictor), then for each component one safeguarded
+//! Newton step on ln theta, with the digamma terms summed over equal counts.
+//!
+//! One UMI more changes the log odds of the signal by ln((y + theta1) p1) - ln((y + theta0) p0) with p = mu / (theta + mu),
+//! which changes its sign once at most. Beyond that count the odds are held.
 use super::glm::Rates;
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
@@ -14,8 +16,10 @@ use crate::run::Progress;
 use crate::special::{digamma, ln_gamma, trigamma};
 use crate::Result;
 
-/// Bounds of theta: below, hardly any cell has counts at all; above, the law is Poisson to six digits.
-const THETA: (f64, f64) = (1e-3, 1e6);
+/// Bounds of the thetas. Below, hardly any cell has counts at all; above, the law is Poisson to six digits. The signal is
+/// held wider: a guide's count is most of its own depth, so that cells of one guide look alike in y / D, and those of two guides
+/// would seem to have too few.
+const THETA: [(f64, f64); 2] = [(1e-3, 1e6), (1e-3, 3.0)];
 
 pub struct NegBinomial;
 
@@ -46,7 +50,7 @@ struct Family {
 #[derive(Debug, Clone)]
 pub struct Params {
     rates: Rates,
-    theta: f64,
+    theta: [f64; 2],
 }
 
 impl Params {
@@ -77,8 +81,8 @@ fn ln_mean_part(y: f64, mu: f64, theta: f64) -> f64 {
 }
 
 impl Family {
-    /// Expected log-likelihood in theta, its slope and second derivative in ln theta.
-    fn in_theta(&self, p: &Params, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> (f64, f64, f64) {
+    /// Expected log-likelihood of component k in its theta, its slope and second derivative in ln theta.
+    fn in_theta(&self, p: &Params, k: usize, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> (f64, f64, f64) {
         let (mut value, mut slope, mut second) = (0.0, 0.0, 0.0);
         let (digamma_0, trigamma_0) = (digamma(theta), trigamma(theta));
         let mut i = 0;
@@ -87,20 +91,18 @@ impl Family {
             let y = obs[i].y;
             let mut n = 0.0;
             while i < obs.len() && obs[i].y == y {
-                for k in 0..2 {
-                    let w = weight[i][k];
-                    if w > 0.0 {
-                        let mu = p.mu(&obs[i], k);
-                        let total = theta + mu;
-                        n += w;
-                        value += w * ln_mean_part(y, mu, theta);
-                        slope += w * (1.0 - (y + theta) / total - (mu / theta).ln_1p());
-                        second += w * (mu / (theta * total) - (mu - y) / (total * total));
-                    }
+                let w = weight[i][k];
+                if w > 0.0 {
+                    let mu = p.mu(&obs[i], k);
+                    let total = theta + mu;
+                    n += w;
+                    value += w * ln_mean_part(y, mu, theta);
+                    slope += w * (1.0 - (y + theta) / total - (mu / theta).ln_1p());
+                    second += w * (mu / (theta * total) - (mu - y) / (total * total));
                 }
                 i += 1;
             }
-            if y > 0.0 {
+            if y > 0.0 && n > 0.0 {
                 value += n * ln_gamma_ratio(y, theta);
                 slope += n * (digamma(y + theta) - digamma_0);
                 second += n * (trigamma(y + theta) - trigamma_0);
@@ -109,16 +111,17 @@ impl Family {
         (value, theta * slope, theta * slope + theta * theta * second)
     }
 
-    fn step_theta(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let (value, slope, second) = self.in_theta(p, p.theta, obs, weight);
+    fn step_theta(&self, p: &mut Params, k: usize, obs: &[Obs], weight: &[[f64; MOST]]) {
+        let here = p.theta[k];
+        let (value, slope, second) = self.in_theta(p, k, here, obs, weight);
         let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
         for _ in 0..6 {
-            let theta = (p.theta * step.exp()).clamp(THETA.0, THETA.1);
-            if theta == p.theta || step.abs() < 1e-9 {
+            let theta = (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
+            if theta == here || step.abs() < 1e-9 {
                 return;
             }
-            if self.in_theta(p, theta, obs, weight).0 >= value {
-                p.theta = theta;
+            if self.in_theta(p, k, theta, obs, weight).0 >= value {
+                p.theta[k] = theta;
                 return;
             }
             step *= 0.25;
@@ -134,7 +137,7 @@ impl Mixture for Family {
     }
 
     fn start(&self, _: &[Obs]) -> Params {
-        Params { rates: Rates::new(self.n_batches), theta: 2.0 }
+        Params { rates: Rates::new(self.n_batches), theta: [2.0, 2.0] }
     }
 
     fn ln_const(&self, y: f64, _: f64) -> f64 {
@@ -142,9 +145,25 @@ impl Mixture for Family {
     }
 
     fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        let shared = ln_gamma_ratio(o.y, p.theta);
-        let ln_mass = |k| shared + ln_mean_part(o.y, p.mu(o, k), p.theta);
+        let ln_mass = |k| ln_gamma_ratio(o.y, p.theta[k]) + ln_mean_part(o.y, p.mu(o, k), p.theta[k]);
         [ln_mass(0), ln_mass(1), 0.0]
+    }
+
+    fn judged_as(&self, p: &Params, o: &Obs) -> Obs {
+        let odds = |k: usize| {
+            let mu = p.mu(o, k);
+            (p.theta[k], mu / (p.theta[k] + mu))
+        };
+        let ((t0, p0), (t1, p1)) = (odds(0), odds(1));
+        let turn = ((t0 * p0 - t1 * p1) / (p1 - p0)).ceil();
+        let y = if t1 > t0 && p1 < p0 {
+            o.y.min(turn)
+        } else if t1 < t0 && t1 * p1 < t0 * p0 {
+            o.y.max(turn)
+        } else {
+            o.y
+        };
+        Obs { y, ..*o }
     }
 
     fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
@@ -157,6 +176,7 @@ impl Mixture for Family {
                 for k in 0..2 {
                     if w[k] > 0.0 {
                         let mu = o.depth * rates.eta(k, o.batch).exp();
+                        let theta = theta[k];
                         let ratio = theta / (theta + mu);
                         cell[k][0] += w[k] * (o.y - mu) * ratio;
                         cell[k][1] += w[k] * mu * ratio * (o.y + theta) / (theta + mu);
@@ -165,7 +185,8 @@ impl Mixture for Family {
             }
             slopes
         });
-        self.step_theta(p, obs, weight);
+        self.step_theta(p, 0, obs, weight);
+        self.step_theta(p, 1, obs, weight);
     }
 
     fn mean(&self, p: &Params, k: usize) -> f64 {
@@ -174,6 +195,7 @@ impl Mixture for Family {
 
     fn reorder(&self, p: &mut Params, _: &[usize]) -> bool {
         p.rates.swap();
+        p.theta.swap(0, 1);
         true
     }
 
@@ -183,29 +205,34 @@ impl Mixture for Family {
 
     fn pack(&self, p: &Params) -> Vec<f64> {
         let mut x = p.rates.pack();
-        x.push(p.theta.ln());
+        x.extend(p.theta.map(f64::ln));
         x
     }
 
     fn unpack(&self, p: &mut Params, x: &[f64]) {
-        let (rates, theta) = x.split_at(x.len() - 1);
+        let (rates, theta) = x.split_at(x.len() - 2);
         p.rates.unpack(rates);
-        p.theta = theta[0].exp().clamp(THETA.0, THETA.1);
+        for k in 0..2 {
+            p.theta[k] = theta[k].exp().clamp(THETA[k].0, THETA[k].1);
+        }
     }
 
+    /// The theta of the signal is not counted: only the carriers tell of it, and in most guides it lies at its bound.
     fn n_free(&self, components: usize) -> usize {
         components + 1
     }
 
     fn names(&self) -> Vec<String> {
         let mut names = Rates::names(self.n_batches);
-        names.insert(2, "theta".into());
+        names.insert(2, "theta_background".into());
+        names.insert(3, "theta_signal".into());
         names
     }
 
     fn values(&self, p: &Params) -> Vec<f64> {
         let mut values = p.rates.values();
-        values.insert(2, p.theta);
+        values.insert(2, p.theta[0]);
+        values.insert(3, p.theta[1]);
         values
     }
 }
