@@ -27,10 +27,12 @@ monotone <- function(posterior, value, pivot) {
 per_guide <- list(
   poisson_gauss = function(y, fit, depth, batch, all_y) {
     value <- sort(unique(all_y))
+    # Counts below the least are judged as none.
+    seen <- ifelse(value < fit$least_count, 0, value)
     edge <- function(x) (ifelse(x > 0, log(pmax(x, 0)), -Inf) - fit$mu) / fit$sigma
     joint <- cbind(
-      log(fit$share_background) + stats::dpois(value, fit$lambda, log = TRUE),
-      log(fit$share_signal) + ln_normal_mass(edge(value - 0.5), edge(value + 0.5))
+      log(fit$share_background) + stats::dpois(seen, fit$lambda, log = TRUE),
+      log(fit$share_signal) + ln_normal_mass(edge(seen - 0.5), edge(seen + 0.5))
     )
     posterior <- bayes(joint, value > exp(fit$mu + fit$sigma^2 / 2))
     monotone(posterior, value, max(exp(fit$mu), fit$lambda))[match(y, value)]

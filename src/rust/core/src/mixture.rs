@@ -289,10 +289,11 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
 pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
     let k = m.components();
     let mut weight = vec![[0.0; MOST]; obs.len()];
+    let first = m.start(obs);
     let mut states: Vec<State<M::Params>> = start_weights(m, obs, control.starts)
         .iter()
         .map(|start| {
-            let mut state = State::new(m.start(obs));
+            let mut state = State::new(first.clone());
             m_step(m, &mut state, obs, start);
             climb(m, &mut state, obs, &mut weight, SHORT_RUN.min(control.iterations), control.tolerance, |_| ());
             order_components(m, &mut state);
@@ -316,7 +317,7 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     let log_lik = best.objective - m.ln_prior(&best.params);
     let n: f64 = obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
-    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, obs)) - more as f64 * n.ln();
+    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, obs)) - more as f64 * n.ln();
     Some(Fit {
         labelled: m.labelled(&best.params),
         params: best.params,
@@ -348,9 +349,8 @@ fn order_components<M: Mixture>(m: &M, state: &mut State<M::Params>) {
 }
 
 /// Log-likelihood of the background component alone, fitted to everything.
-fn log_lik_of_one<M: Mixture>(m: &M, obs: &[Obs]) -> f64 {
+fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, obs: &[Obs]) -> f64 {
     let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
-    let mut params = m.start(obs);
     let mut last = f64::NEG_INFINITY;
     for _ in 0..50 {
         m.m_step(&mut params, obs, &weight);

@@ -7,9 +7,9 @@
 //! Both are masses on the same counts. Replogle et al. 2020 (doi:10.1038/s41587-020-0470-y) fit a Poisson and a Gaussian
 //! to log2 counts without zeros; the rounding puts the Gaussian of log counts on the scale of the Poisson.
 //!
-//! The signal is a population of its own: its mode exp(mu - sigma^2) lies above the background, at least at
-//! 1 + l + 3 sqrt(l), where l is the Poisson mean that would leave as many zeros as there are. Without that bound a wide
-//! log-normal explains overdispersed ambient counts and calls them all.
+//! Ambient counts vary more than a Poisson, and a wide log-normal would explain their tail and call it. So the same mixture
+//! with a negative binomial background is fitted first, and says from which count on, c, there is signal: counts below c have
+//! the posterior of a zero, and the mode of the signal, exp(mu - sigma^2), is at least c.
 //!
 //! M-step: lambda is the weighted mean; mu and sigma take one EM step for interval-censored normal data (moments of the
 //! truncated normal), within the bound, which raises the likelihood.
@@ -17,7 +17,7 @@ use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{ln_gamma, ln_normal_mass, truncated_normal_moments};
+use crate::special::{digamma, ln_gamma, ln_normal_mass, trigamma, truncated_normal_moments};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -25,8 +25,13 @@ const LEAST_LAMBDA: f64 = 1e-9;
 /// Smallest sigma, in ln UMIs: below it the rounding hides the spread of any count that is seen.
 const LEAST_SIGMA: f64 = 0.01;
 
-/// A background count in fewer cells than this is not where a population of carriers has its mode.
-const RARE: f64 = 4e-3;
+/// Posterior of the signal before a negative binomial background from which a count may be called.
+const LEAST_POSTERIOR: f64 = 0.3;
+/// Median and sd of the prior of ln size of that background: few guides have the twos and threes that tell it.
+const LN_SIZE: (f64, f64) = (0.0, 0.7);
+const SIZE: (f64, f64) = (1e-2, 1e3);
+/// Bounds of the search for c.
+const MOST_LEAST: u32 = 10_000;
 
 pub struct PoissonGauss;
 
@@ -50,72 +55,83 @@ impl Model for PoissonGauss {
     }
 }
 
+/// A log-normal rounded to whole counts.
+#[derive(Debug, Clone, Copy)]
+struct LogNormal {
+    mu: f64,
+    sigma: f64,
+}
+
+impl LogNormal {
+    /// The interval of ln UMIs that rounds to y, in standard units.
+    fn bounds(&self, y: f64) -> (f64, f64) {
+        let low = if y > 0.0 { ((y - 0.5).ln() - self.mu) / self.sigma } else { f64::NEG_INFINITY };
+        (low, ((y + 0.5).ln() - self.mu) / self.sigma)
+    }
+
+    fn ln_mass(&self, y: f64) -> f64 {
+        let (a, b) = self.bounds(y);
+        ln_normal_mass(a, b)
+    }
+
+    fn mean(&self) -> f64 {
+        (self.mu + 0.5 * self.sigma * self.sigma).exp()
+    }
+
+    /// From the cells with the guide.
+    fn start(obs: &[Obs]) -> Self {
+        let positive = obs.iter().filter(|o| o.y > 0.0);
+        let (n, sum) = positive.fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y.ln()));
+        Self { mu: if n > 0.0 { sum / n } else { 0.0 }, sigma: 1.0 }
+    }
+
+    /// Mean and mean square of ln UMIs that are expected where the counts are seen; None without any weight.
+    fn expected(&self, obs: &[Obs], weight: &[[f64; MOST]]) -> Option<(f64, f64)> {
+        let (mut n, mut mean, mut square) = (0.0, 0.0, 0.0);
+        for (o, w) in obs.iter().zip(weight) {
+            if w[1] > 0.0 {
+                let (a, b) = self.bounds(o.y);
+                let (first, second) = truncated_normal_moments(a, b);
+                n += w[1];
+                mean += w[1] * first;
+                square += w[1] * second;
+            }
+        }
+        let (mu, sigma) = (self.mu, self.sigma);
+        let (mean, square) = (mean / n, square / n);
+        (n > 0.0).then_some((mu + sigma * mean, mu * mu + 2.0 * mu * sigma * mean + sigma * sigma * square))
+    }
+
+    /// The highest likelihood with the mode at least exp(c), from the mean and mean square of ln UMIs.
+    fn maximise(mean: f64, square: f64, c: f64) -> Self {
+        let mut variance = (square - mean * mean).max(LEAST_SIGMA * LEAST_SIGMA);
+        let mut mu = mean;
+        if mean - variance < c {
+            // On the bound mu = c + v with v = sigma^2, where v^2 + v = E(x - c)^2.
+            let around = (square - 2.0 * c * mean + c * c).max(0.0);
+            variance = (0.5 * ((1.0 + 4.0 * around).sqrt() - 1.0)).max(LEAST_SIGMA * LEAST_SIGMA);
+            mu = c + variance;
+        }
+        Self { mu, sigma: variance.sqrt() }
+    }
+
+    fn unpack(x: &[f64], c: f64) -> Self {
+        let variance = (2.0 * x[1]).exp();
+        Self::maximise(x[0], x[0] * x[0] + variance, c)
+    }
+}
+
+/// Weighted sums of cells and UMIs in the background.
+fn background_sums(obs: &[Obs], weight: &[[f64; MOST]]) -> (f64, f64) {
+    obs.iter().zip(weight).fold((0.0, 0.0), |(n, sum), (o, w)| (n + w[0], sum + w[0] * o.y))
+}
+
 #[derive(Debug, Clone)]
 pub struct Params {
     lambda: f64,
-    mu: f64,
-    sigma: f64,
-    /// Lower bound of mu - sigma^2; from the data, not fitted.
-    least_ln_mode: f64,
-}
-
-impl Params {
-    /// The highest likelihood within the bound, from the mean and mean square of ln UMIs.
-    fn set_signal(&mut self, mean: f64, square: f64) {
-        let variance = (square - mean * mean).max(LEAST_SIGMA * LEAST_SIGMA);
-        (self.mu, self.sigma) = (mean, variance.sqrt());
-        if mean - variance < self.least_ln_mode {
-            // On the bound mu = c + v with v = sigma^2, where v^2 + v = E(x - c)^2.
-            let c = self.least_ln_mode;
-            let around = (square - 2.0 * c * mean + c * c).max(0.0);
-            let v = (0.5 * ((1.0 + 4.0 * around).sqrt() - 1.0)).max(LEAST_SIGMA * LEAST_SIGMA);
-            (self.mu, self.sigma) = (c + v, v.sqrt());
-        }
-    }
-}
-
-/// The interval of ln UMIs that rounds to y, in standard units.
-fn bounds(y: f64, mu: f64, sigma: f64) -> (f64, f64) {
-    let low = if y > 0.0 { ((y - 0.5).ln() - mu) / sigma } else { f64::NEG_INFINITY };
-    (low, ((y + 0.5).ln() - mu) / sigma)
-}
-
-/// The count that the background reaches in `RARE` of the cells, if its zeros, ones and twos are those of a negative
-/// binomial: with ratios a = P(1) / P(0) and b = P(2) / P(1) its odds are q = 2 b - a and its size is a / q. Carriers, who have
-/// more, do not enter the ratios. Where there are no zeros the lower half of the counts is taken as Poisson.
-fn above_background(obs: &[Obs]) -> f64 {
-    let cells = |y: f64| obs.iter().filter(|o| o.y == y).map(|o| o.n).sum::<f64>();
-    let [n0, n1, n2] = [0.0, 1.0, 2.0].map(cells);
-    if n0 == 0.0 {
-        let l = smallest_half(obs);
-        return 1.0 + l + 3.0 * l.sqrt();
-    }
-    // Half a cell keeps the ratios finite.
-    let (a, b) = ((n1 + 0.5) / (n0 + 0.5), (n2 + 0.5) / (n1 + 0.5).max(n2 + 0.5));
-    let q = (2.0 * b - a).clamp(1e-3, 0.9);
-    let size = a / q;
-    let mut mass = (1.0 - q).powf(size);
-    let mut beyond = 1.0 - mass;
-    let mut y = 1.0;
-    while beyond > RARE && y < 1e4 {
-        mass *= q * (size + y - 1.0) / y;
-        beyond -= mass;
-        y += 1.0;
-    }
-    y
-}
-
-/// Mean of the lower half of the counts.
-fn smallest_half(obs: &[Obs]) -> f64 {
-    let half = 0.5 * obs.iter().map(|o| o.n).sum::<f64>();
-    let (mut n, mut sum) = (0.0, 0.0);
-    // Sorted by y.
-    for o in obs {
-        let take = o.n.min(half - n);
-        n += take;
-        sum += take * o.y;
-    }
-    sum / n.max(1.0)
+    signal: LogNormal,
+    /// c; from the data, not fitted here.
+    least: f64,
 }
 
 impl Mixture for PoissonGauss {
@@ -127,10 +143,7 @@ impl Mixture for PoissonGauss {
 
     fn start(&self, obs: &[Obs]) -> Params {
         // The first M-step takes lambda from the cut; mu and sigma start wide.
-        let positive = obs.iter().filter(|o| o.y > 0.0);
-        let (n, sum) = positive.fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y.ln()));
-        let mu = if n > 0.0 { sum / n } else { 0.0 };
-        Params { lambda: 1.0, mu, sigma: 1.0, least_ln_mode: above_background(obs).ln() }
+        Params { lambda: 1.0, signal: LogNormal::start(obs), least: least_signal(obs) }
     }
 
     fn ln_const(&self, _: f64, _: f64) -> f64 {
@@ -138,46 +151,30 @@ impl Mixture for PoissonGauss {
     }
 
     fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        let (a, b) = bounds(o.y, p.mu, p.sigma);
-        [o.y * p.lambda.ln() - p.lambda - ln_gamma(o.y + 1.0), ln_normal_mass(a, b), 0.0]
+        [o.y * p.lambda.ln() - p.lambda - ln_gamma(o.y + 1.0), p.signal.ln_mass(o.y), 0.0]
     }
 
     fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let (mut n0, mut sum0) = (0.0, 0.0);
-        let (mut n1, mut mean1, mut square1) = (0.0, 0.0, 0.0);
-        for (o, w) in obs.iter().zip(weight) {
-            n0 += w[0];
-            sum0 += w[0] * o.y;
-            if w[1] > 0.0 {
-                let (a, b) = bounds(o.y, p.mu, p.sigma);
-                let (mean, square) = truncated_normal_moments(a, b);
-                n1 += w[1];
-                mean1 += w[1] * mean;
-                square1 += w[1] * square;
-            }
+        let (n, sum) = background_sums(obs, weight);
+        if n > 0.0 {
+            p.lambda = (sum / n).max(LEAST_LAMBDA);
         }
-        if n0 > 0.0 {
-            p.lambda = (sum0 / n0).max(LEAST_LAMBDA);
-        }
-        if n1 > 0.0 {
-            let (mean, square) = (mean1 / n1, square1 / n1);
-            let (mu, sigma) = (p.mu, p.sigma);
-            p.set_signal(mu + sigma * mean, mu * mu + 2.0 * mu * sigma * mean + sigma * sigma * square);
+        if let Some((mean, square)) = p.signal.expected(obs, weight) {
+            p.signal = LogNormal::maximise(mean, square, p.least.ln());
         }
     }
 
     fn mean(&self, p: &Params, k: usize) -> f64 {
-        [p.lambda, (p.mu + 0.5 * p.sigma * p.sigma).exp()][k]
+        [p.lambda, p.signal.mean()][k]
     }
 
     fn pack(&self, p: &Params) -> Vec<f64> {
-        vec![p.lambda.ln(), p.mu, p.sigma.ln()]
+        vec![p.lambda.ln(), p.signal.mu, p.signal.sigma.ln()]
     }
 
     fn unpack(&self, p: &mut Params, x: &[f64]) {
         p.lambda = x[0].exp().max(LEAST_LAMBDA);
-        let variance = (2.0 * x[2]).exp();
-        p.set_signal(x[1], x[1] * x[1] + variance);
+        p.signal = LogNormal::unpack(&x[1..], p.least.ln());
     }
 
     fn n_free(&self, components: usize) -> usize {
@@ -185,16 +182,130 @@ impl Mixture for PoissonGauss {
     }
 
     fn names(&self) -> Vec<String> {
-        ["lambda", "mu", "sigma"].map(String::from).to_vec()
+        ["lambda", "mu", "sigma", "least_count"].map(String::from).to_vec()
     }
 
     fn values(&self, p: &Params) -> Vec<f64> {
-        vec![p.lambda, p.mu, p.sigma]
+        vec![p.lambda, p.signal.mu, p.signal.sigma, p.least]
+    }
+
+    fn judged_as(&self, p: &Params, o: &Obs) -> Obs {
+        Obs { y: if o.y < p.least { 0.0 } else { o.y }, ..*o }
     }
 
     fn monotone_around(&self, p: &Params) -> Option<f64> {
         // The median of the signal; the mean of a wide log-normal lies beyond most of its cells.
-        Some(p.mu.exp().max(p.lambda))
+        Some(p.signal.mu.exp().max(p.lambda))
+    }
+}
+
+/// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.
+fn least_signal(obs: &[Obs]) -> f64 {
+    let control = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
+    let Some(fit) = mixture::fit(&Overdispersed, obs, &control) else { return 1.0 };
+    let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + fit.share[0].ln() - fit.share[1].ln();
+    let is_signal = |&y: &u32| {
+        let o = Obs { y: f64::from(y), depth: 1.0, batch: 0, n: 1.0, ln_const: 0.0 };
+        let [background, signal, _] = Overdispersed.ln_density(&fit.params, &o);
+        signal - background >= ln_odds
+    };
+    f64::from((1..MOST_LEAST).find(is_signal).unwrap_or(MOST_LEAST))
+}
+
+/// The mixture with a negative binomial background.
+struct Overdispersed;
+
+#[derive(Debug, Clone)]
+struct Wide {
+    mean: f64,
+    size: f64,
+    signal: LogNormal,
+}
+
+impl Mixture for Overdispersed {
+    type Params = Wide;
+
+    fn components(&self) -> usize {
+        2
+    }
+
+    fn start(&self, obs: &[Obs]) -> Wide {
+        Wide { mean: 1.0, size: LN_SIZE.0.exp(), signal: LogNormal::start(obs) }
+    }
+
+    fn ln_const(&self, _: f64, _: f64) -> f64 {
+        0.0
+    }
+
+    fn ln_density(&self, p: &Wide, o: &Obs) -> [f64; MOST] {
+        let zero = -p.size * (p.mean / p.size).ln_1p();
+        let background = if o.y > 0.0 {
+            zero + o.y * (p.mean / (p.size + p.mean)).ln() + ln_gamma(p.size + o.y)
+                - ln_gamma(p.size)
+                - ln_gamma(o.y + 1.0)
+        } else {
+            zero
+        };
+        [background, p.signal.ln_mass(o.y), 0.0]
+    }
+
+    /// The mean is the weighted mean; one safeguarded Newton step on ln size.
+    fn m_step(&self, p: &mut Wide, obs: &[Obs], weight: &[[f64; MOST]]) {
+        let (n, sum) = background_sums(obs, weight);
+        if n > 0.0 {
+            p.mean = (sum / n).max(LEAST_LAMBDA);
+        }
+        let (digamma_0, trigamma_0) = (digamma(p.size), trigamma(p.size));
+        let total = p.size + p.mean;
+        let (mut slope, mut second) = (0.0, 0.0);
+        for (o, w) in obs.iter().zip(weight) {
+            if w[0] > 0.0 {
+                slope += w[0] * (1.0 - (o.y + p.size) / total - (p.mean / p.size).ln_1p());
+                second += w[0] * (p.mean / (p.size * total) - (p.mean - o.y) / (total * total));
+                if o.y > 0.0 {
+                    slope += w[0] * (digamma(o.y + p.size) - digamma_0);
+                    second += w[0] * (trigamma(o.y + p.size) - trigamma_0);
+                }
+            }
+        }
+        let precision = 1.0 / (LN_SIZE.1 * LN_SIZE.1);
+        let second = p.size * (slope + p.size * second) - precision;
+        let slope = p.size * slope - precision * (p.size.ln() - LN_SIZE.0);
+        let step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.0, 1.0);
+        p.size = (p.size * step.exp()).clamp(SIZE.0, SIZE.1);
+        if let Some((mean, square)) = p.signal.expected(obs, weight) {
+            p.signal = LogNormal::maximise(mean, square, f64::NEG_INFINITY);
+        }
+    }
+
+    fn mean(&self, p: &Wide, k: usize) -> f64 {
+        [p.mean, p.signal.mean()][k]
+    }
+
+    fn ln_prior(&self, p: &Wide) -> f64 {
+        -0.5 * ((p.size.ln() - LN_SIZE.0) / LN_SIZE.1).powi(2)
+    }
+
+    fn pack(&self, p: &Wide) -> Vec<f64> {
+        vec![p.mean.ln(), p.size.ln(), p.signal.mu, p.signal.sigma.ln()]
+    }
+
+    fn unpack(&self, p: &mut Wide, x: &[f64]) {
+        p.mean = x[0].exp().max(LEAST_LAMBDA);
+        p.size = x[1].exp().clamp(SIZE.0, SIZE.1);
+        p.signal = LogNormal::unpack(&x[2..], f64::NEG_INFINITY);
+    }
+
+    fn n_free(&self, components: usize) -> usize {
+        2 * components
+    }
+
+    fn names(&self) -> Vec<String> {
+        ["mean", "size", "mu", "sigma"].map(String::from).to_vec()
+    }
+
+    fn values(&self, p: &Wide) -> Vec<f64> {
+        vec![p.mean, p.size, p.signal.mu, p.signal.sigma]
     }
 }
 
@@ -206,5 +317,6 @@ mod tests {
     #[test]
     fn keeps_the_laws_of_mixtures() {
         laws::all(&PoissonGauss, 1);
+        laws::all(&Overdispersed, 1);
     }
 }
