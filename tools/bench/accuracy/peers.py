@@ -118,18 +118,20 @@ def run_crispat(path: Path, model: str) -> np.ndarray:
 
 
 def run_all(folders: list[Path], tool: str, models: list[str], write, run) -> None:
-    for folder in folders:
-        left = [model for model in models if not (folder / f"{tool}-{model}.calls").exists()]
-        path = folder / f"{tool}.h5ad"
-        if left and not path.exists():
-            with appears_whole(path) as part:
-                write(folder, part)
-        for model in left:
-            start = time.monotonic()
+    # A model at a time, so that a run that is stopped leaves whole rows of the tables.
+    for model in models:
+        for folder in folders:
             calls, failure = folder / f"{tool}-{model}.calls", folder / f"{tool}-{model}.error"
+            if calls.exists():
+                continue
+            start = time.monotonic()
             failure.unlink(missing_ok=True)
             try:
-                called = run(path, model)
+                screen = folder / f"{tool}.h5ad"
+                if not screen.exists():
+                    with appears_whole(screen) as part:
+                        write(folder, part)
+                called = run(screen, model)
                 with appears_whole(calls) as part:
                     called.astype("<i4").tofile(part)
             except Exception as error:  # the table shows a gap and the reason, not a crash

@@ -19,7 +19,7 @@
 # number of cells that carry the guide, and false calls of single UMIs. Reads no network.
 library(kaichi)
 
-quick_crispat <- "umi,max,ratio,quantiles,gauss,poisson_gauss,beta2,beta3"
+quick_crispat <- "umi,max,ratio,quantiles,beta2,beta3,gauss,poisson_gauss"
 options <- local({
   given <- commandArgs(trailingOnly = TRUE)
   known <- c("seeds", "screens", "models", "python", "crispat", "crispat-seeds", "set", "out")
