@@ -5,22 +5,28 @@
 #   --seeds A:B     seeds of the screens (default 101:110; tune on others)
 #   --screens a,b   of guide_screens() (default all)
 #   --models a,b    of guide_models() (default all)
-#   --python PATH   a Python with anndata and kaichi 0.2.0 from PyPI; default the environment variable PEERS_PYTHON; without
-#                   one the peers are left out
-#   --crispat a,b   models of crispat 0.9.11 to run too, in the same Python (slow; needs torch and pyro)
+#   --python PATH   a Python with the peers from PyPI (the head of peers.py says which); default the environment variable
+#                   PEERS_PYTHON; without one the peers are left out
+#   --crispat a,b   models of crispat 0.9.11 to run too, in the same Python; without a value the eight that take five minutes
+#                   a screen, all together; poisson, neg_binomial and binomial take 30 to 45 minutes each
+#   --crispat-seeds A:B   the seeds crispat runs on (default the first two of --seeds: more than an hour for all screens)
 #   --set n=v,...   parameters of simulate_guides() to change on every screen, as in moi=NA
-#   --out FOLDER    where the tables go as csv, with the calls of the peers (default a temporary folder)
+#   --out FOLDER    where the tables go as csv, with the calls of the peers (default a temporary folder). Peers that have
+#                   calls there, of the same screen, are not run again: the slow ones can be run before, by several runs at
+#                   once with other --seeds, and a run that was stopped goes on where it was
 #
 # Prints Markdown: mean F1 over (cell, guide) pairs, expected calibration error, realised false discovery rate, F1 by the
 # number of cells that carry the guide, and false calls of single UMIs. Reads no network.
 library(kaichi)
 
+quick_crispat <- "umi,max,ratio,quantiles,beta2,beta3,gauss,poisson_gauss"
 options <- local({
   given <- commandArgs(trailingOnly = TRUE)
-  known <- c("seeds", "screens", "models", "python", "crispat", "set", "out")
+  known <- c("seeds", "screens", "models", "python", "crispat", "crispat-seeds", "set", "out")
   values <- list(seeds = "101:110", python = Sys.getenv("PEERS_PYTHON"), crispat = "", set = "")
   while (length(given) > 0L) {
     name <- sub("^--", "", given[1L])
+    if (name == "crispat" && (length(given) < 2L || startsWith(given[2L], "--"))) given <- append(given, quick_crispat, 1L)
     if (!startsWith(given[1L], "--") || !name %in% known || length(given) < 2L) {
       stop("Unknown or incomplete option ", given[1L], ". Known: ", paste0("--", known, collapse = " "), ", each with a value.")
     }
@@ -30,10 +36,18 @@ options <- local({
   values
 })
 pieces <- function(text) strsplit(text, ",", fixed = TRUE)[[1L]]
-seeds <- local({
-  ends <- as.integer(strsplit(options$seeds, ":", fixed = TRUE)[[1L]])
+range_of <- function(text) {
+  ends <- as.integer(strsplit(text, ":", fixed = TRUE)[[1L]])
   seq(ends[1L], ends[length(ends)])
-})
+}
+seeds <- range_of(options$seeds)
+crispat_seeds <- if (is.null(options[["crispat-seeds"]])) utils::head(seeds, 2L) else range_of(options[["crispat-seeds"]])
+if (!all(crispat_seeds %in% seeds)) {
+  stop("--crispat-seeds ", options[["crispat-seeds"]], " must be among --seeds ", options$seeds, ".")
+}
+if (nzchar(options$crispat) && !nzchar(options$python)) {
+  stop("--crispat needs --python, or the environment variable PEERS_PYTHON.")
+}
 changes <- lapply(pieces(options$set), function(change) strsplit(change, "=", fixed = TRUE)[[1L]])
 changes <- stats::setNames(
   lapply(changes, function(change) utils::type.convert(change[2L], as.is = TRUE)),
@@ -96,13 +110,23 @@ judge <- function(screen, seed, tool, model, sim, called, true) {
 
 can_fdr <- "fdr" %in% names(formals(decide_guides))
 rates <- c(0.01, 0.05, 0.1, 0.2)
-write_for_peers <- function(sim, folder) {
-  dir.create(folder, showWarnings = FALSE)
+write_screen <- function(sim, folder) {
+  dir.create(folder)
   writeBin(sim$counts@p, file.path(folder, "indptr"), endian = "little")
   writeBin(sim$counts@i, file.path(folder, "guide"), endian = "little")
   writeBin(sim$counts@x, file.path(folder, "count"), endian = "little")
   writeLines(paste(ncol(sim$counts), nrow(sim$counts)), file.path(folder, "shape"))
   writeLines(as.character(sim$lane), file.path(folder, "lane.txt"))
+}
+# A folder that holds this very screen is left as it is, with the calls in it; one that holds another loses them.
+write_for_peers <- function(sim, folder) {
+  new <- tempfile("screen", out)
+  on.exit(unlink(new, recursive = TRUE))
+  write_screen(sim, new)
+  sums <- function(folder) unname(tools::md5sum(file.path(folder, list.files(new))))
+  if (identical(sums(folder), sums(new))) return()
+  unlink(folder, recursive = TRUE)
+  file.rename(new, folder)
 }
 # The screen on which models that compare a guide with its cell's total call single UMIs: no doubt about any of them.
 single_umis <- function(seed) {
@@ -169,17 +193,27 @@ for (at in seq_len(nrow(jobs))) {
 if (nzchar(options$python)) {
   script <- sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE))
   peers <- file.path(dirname(script), "peers.py")
-  arguments <- c(shQuote(peers), shQuote(out), if (nzchar(options$crispat)) c("--crispat", options$crispat))
+  on_crispat <- if (nzchar(options$crispat)) {
+    c("--crispat", options$crispat, "--crispat-seeds", paste(range(crispat_seeds), collapse = ":"))
+  }
+  folders <- vapply(seq_len(nrow(jobs)), function(at) folder_of(jobs[at, ]), "")
+  arguments <- c(shQuote(peers), on_crispat, shQuote(folders))
   message("the peers in Python")
-  if (system2(options$python, arguments) != 0L) stop("The peers failed; see above.")
+  # R puts the folders of its own libraries before those Python was built with, and Python then loads libraries of another build.
+  if (system2(options$python, arguments, env = "LD_LIBRARY_PATH=") != 0L) stop("The peers failed; see above.")
+  # A folder can hold the calls of crispat models that this run was not asked for.
+  of_this_run <- function(files) {
+    model <- sub("^.*-([a-z_0-9]*)\\.[a-z]*$", "\\1", basename(files))
+    files[!startsWith(basename(files), "crispat-") | model %in% pieces(options$crispat)]
+  }
   for (at in seq_len(nrow(jobs))) {
     job <- jobs[at, ]
     sim <- draw(job$screen, job$seed)
     true <- pairs_of(sim, sim$truth)
-    for (file in list.files(folder_of(job), "\\.error$", full.names = TRUE)) {
+    for (file in of_this_run(list.files(folder_of(job), "\\.error$", full.names = TRUE))) {
       failures <- c(failures, paste(job$screen, job$seed, sub("\\.error$", "", basename(file)), readLines(file)[1L]))
     }
-    for (file in list.files(folder_of(job), "\\.calls$", full.names = TRUE)) {
+    for (file in of_this_run(list.files(folder_of(job), "\\.calls$", full.names = TRUE))) {
       name <- sub("\\.calls$", "", basename(file))
       tool <- sub("-[a-z_0-9]*$", "", name)
       model <- sub("^.*-", "", name)
@@ -209,6 +243,12 @@ show_table <- function(title, value, row, column, digits = 3L) {
     cat("| ", r, " | ", paste(shown, collapse = " | "), " |\n", sep = "")
   }
 }
+# Which seeds the tools that did not run on all of them ran on.
+seeds_note <- function(rows) {
+  ran <- lapply(split(rows$seed, named(rows$tool, rows$model)), function(seed) sort(unique(seed)))
+  ran <- vapply(ran[lengths(ran) < length(seeds)], paste, "", collapse = ", ")
+  for (on in unique(ran)) cat("\nOn seeds ", on, " only: ", paste(names(ran)[ran == on], collapse = ", "), ".\n", sep = "")
+}
 tables <- lapply(results, function(rows) do.call(rbind, rows))
 # In the order of the registry, the ceiling first.
 tables$f1 <- tables$f1[order(match(tables$f1$tool, unique(tables$f1$tool)), match(tables$f1$model, guide_models()$model)), ]
@@ -218,22 +258,38 @@ named <- function(tool, model) ifelse(tool == "ceiling", "ceiling", paste(tool, 
 cat("Seeds ", options$seeds, ", kaichi ", as.character(packageVersion("kaichi")), "\n", sep = "")
 if (length(changes) > 0L) cat("Changed on every screen: ", options$set, "\n", sep = "")
 show_table("Mean F1 over (cell, guide) pairs", tables$f1$f1, named(tables$f1$tool, tables$f1$model), tables$f1$screen)
+seeds_note(tables$f1)
 
-# Every model against the model of the same name, and against the ceiling.
-means <- stats::aggregate(f1 ~ tool + model + screen, tables$f1, mean)
-means <- means[order(match(means$model, guide_models()$model), match(means$screen, screens)), ]
-ours <- means[means$tool == "kaichi", ]
-against <- function(tool, model) means$f1[match(paste(tool, model, ours$screen), paste(means$tool, means$model, means$screen))]
-peer <- against("kaichi-0.2.0", ours$model)
-if (any(!is.na(peer))) {
-  show_table("Mean F1 less that of the same model in kaichi 0.2.0 (aim: at least -0.002)", ours$f1 - peer, ours$model, ours$screen)
+# Every model against the model of the same name, against the ceiling and against the best of all peers. A tool may have run on
+# some of the seeds: a difference is that of means over the seeds both ran on.
+f1_by_run <- tapply(tables$f1$f1, list(
+  paste(tables$f1$tool, tables$f1$model), factor(tables$f1$screen, screens), factor(tables$f1$seed, seeds)
+), mean)
+less <- function(ours, other, screen) {
+  if (!all(c(ours, other) %in% rownames(f1_by_run))) return(NA_real_)
+  mean(f1_by_run[ours, screen, ] - f1_by_run[other, screen, ], na.rm = TRUE)
 }
-show_table("Ceiling less mean F1", against("ceiling", "ceiling") - ours$f1, ours$model, ours$screen)
-best_other <- vapply(ours$screen, function(screen) {
-  max(means$f1[means$screen == screen & !means$tool %in% c("kaichi", "ceiling")], -Inf)
-}, 0)
-if (all(is.finite(best_other))) {
-  show_table("Mean F1 less that of the best model of all peers", ours$f1 - best_other, ours$model, ours$screen)
+ours <- unique(tables$f1[tables$f1$tool == "kaichi", c("model", "screen")])
+ours <- ours[order(match(ours$model, guide_models()$model), match(ours$screen, screens)), ]
+differences <- function(other) {
+  mapply(function(model, screen) less(paste("kaichi", model), other(model), screen), ours$model, ours$screen)
+}
+same <- differences(function(model) paste("kaichi-0.2.0", model))
+if (any(is.finite(same))) {
+  show_table("Mean F1 less that of the same model in kaichi 0.2.0 (aim: at least -0.002)", same, ours$model, ours$screen)
+}
+same <- differences(function(model) paste("crispat", model))
+if (any(is.finite(same))) {
+  show_table("Mean F1 less that of the same model in crispat", same, ours$model, ours$screen)
+  seeds_note(tables$f1[tables$f1$tool == "crispat", ])
+}
+show_table("Ceiling less mean F1", -differences(function(model) "ceiling ceiling"), ours$model, ours$screen)
+# The best peer is the one that leaves us the smallest lead, each on the seeds it ran on.
+peers <- setdiff(rownames(f1_by_run), c("ceiling ceiling", paste("kaichi", models)))
+if (length(peers) > 0L) {
+  lead <- do.call(pmin, c(lapply(peers, function(peer) differences(function(model) peer)), na.rm = TRUE))
+  show_table("Mean F1 less that of the best model of all peers", lead, ours$model, ours$screen)
+  seeds_note(tables$f1)
 }
 
 pooled <- function(table, by) {
@@ -274,6 +330,7 @@ show_table(
   "F1 by the number of cells that carry the guide, all screens",
   2 * rare$right / (rare$called + rare$carried), named(rare$tool, rare$model), paste(rare$carriers, "cells")
 )
+seeds_note(tables$rarity)
 single <- tables$single
 single <- single[order(match(single$model, guide_models()$model)), ]
 show_table("False calls of single UMIs (20,000 x 100, background 0.05, clean signal)", single$false, single$model, single$tool, 0L)
