@@ -18,9 +18,9 @@ use crate::Result;
 
 /// Where the share is clipped.
 const MOST_SHARE: f64 = 0.9999;
-/// Highest mean of a component that is not the signal. The larger of two guides that split a cell at random holds between
-/// 1/2 and 1 of it, 3/4 on average.
-const MOST_BACKGROUND: f64 = 0.75;
+/// Highest mean, and mean and sd together, of a component that is not the signal. Doublets split a cell in halves, and the
+/// larger of two guides that split it at random holds 3/4 on average: what reaches further is carriers in a crowd.
+const MOST_BACKGROUND: (f64, f64) = (0.6, 0.75);
 /// Least mean of the signal where there is nothing beside it: most of the cell.
 const LEAST_ALONE: f64 = 0.5;
 /// Bounds of alpha and beta.
@@ -143,6 +143,10 @@ impl Beta {
 #[derive(Debug, Clone)]
 pub struct Params([(f64, f64); MOST]);
 
+fn sd((a, b): (f64, f64)) -> f64 {
+    (a * b / (a + b + 1.0)).sqrt() / (a + b)
+}
+
 /// Weighted maximum likelihood from the means of ln x and ln(1 - x).
 fn maximise((mut a, mut b): (f64, f64), mean_ln_x: f64, mean_ln_1mx: f64) -> (f64, f64) {
     let value = |a: f64, b: f64| a * mean_ln_x + b * mean_ln_1mx + ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b);
@@ -230,7 +234,11 @@ impl Mixture for Beta {
     fn labelled(&self, p: &Params) -> bool {
         let signal = self.components - 1;
         (0..signal).all(|j| {
-            self.mean(p, j) < self.mean(p, j + 1) && self.mean(p, j) <= MOST_BACKGROUND && p.0[signal].1 < p.0[j].1
+            let mean = self.mean(p, j);
+            mean < self.mean(p, j + 1)
+                && mean <= MOST_BACKGROUND.0
+                && mean + sd(p.0[j]) <= MOST_BACKGROUND.1
+                && p.0[signal].1 < p.0[j].1
         })
     }
 
