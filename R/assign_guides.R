@@ -49,7 +49,9 @@
 #'       calls are worth: `n_cells_called` int; `min_umi_called` int, the smallest count called, NA if none;
 #'       `expected_cells` dbl, 0 or more, the sum of the posteriors of all cells with the guide; `expected_precision` dbl, 0
 #'       to 1, the mean posterior of the calls, NA if none; `expected_recall` dbl, 0 to 1, the share of `expected_cells` that
-#'       is called, NA if that is 0 (these three NA for models whose score is no posterior); `warning` chr, see Warnings.}
+#'       is called, NA if that is 0; `separation` dbl, 0 to 1, how far apart the components are: the mean posterior of carriers
+#'       less that of the other cells with the guide, each cell counted in both by its posterior, 1 where every cell is certain,
+#'       NA if `expected_cells` is 0 (these four NA for models whose score is no posterior); `warning` chr, see Warnings.}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
 #'   }
 #'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].

@@ -137,7 +137,7 @@ expect_calls <- function(calls, counts, model) {
     expect_false(anyNA(calls$fits$warning), label = model)
     unfit <- calls$fits$status %in% c("gated", "no_signal", "not_converged")
     expect_true(all(calls$fits$warning[unfit] != ""), label = model)
-    for (column in c("expected_cells", "expected_precision", "expected_recall")) {
+    for (column in c("expected_cells", "expected_precision", "expected_recall", "separation")) {
       expect_type(calls$fits[[column]], "double")
       if (!model %in% posterior_models()) expect_true(all(is.na(calls$fits[[column]])), label = paste(model, column))
     }

@@ -123,7 +123,12 @@ test_that("precision and recall of a guide are what its posteriors expect", {
   for (g in seq_len(nrow(counts))) {
     expect_equal(fits$expected_cells[g], sum(p[g, ]))
     if (any(called[g, ])) expect_equal(fits$expected_precision[g], mean(p[g, called[g, ]]))
-    if (sum(p[g, ]) > 0) expect_equal(fits$expected_recall[g], sum(p[g, called[g, ]]) / sum(p[g, ]))
+    if (sum(p[g, ]) > 0) {
+      expect_equal(fits$expected_recall[g], sum(p[g, called[g, ]]) / sum(p[g, ]))
+      with_guide <- p[g, counts[g, ] > 0]
+      apart <- weighted.mean(with_guide, with_guide) - weighted.mean(with_guide, 1 - with_guide)
+      expect_equal(fits$separation[g], apart)
+    }
   }
   expect_true(any(fits$warning == "") && any(fits$warning != ""))
   s <- summary(calls)

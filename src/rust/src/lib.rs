@@ -219,6 +219,7 @@ fn rs_decide(
                 expected_cells = real(|guide| guide.expected_cells),
                 expected_precision = real(|guide| guide.expected_precision),
                 expected_recall = real(|guide| guide.expected_recall),
+                separation = real(|guide| guide.separation),
                 warning = guides.iter().map(|guide| guide.warning.clone()).collect::<Vec<String>>()
             )
         )

@@ -111,6 +111,7 @@ impl Fits {
         add("expected_cells", &|guide| number(guide.expected_cells));
         add("expected_precision", &|guide| number(guide.expected_precision));
         add("expected_recall", &|guide| number(guide.expected_recall));
+        add("separation", &|guide| number(guide.separation));
         add("warning", &|guide| guide.warning.clone());
         self
     }
@@ -199,9 +200,9 @@ mod tests {
         assert_eq!(
             text(|out| fits.write(out)),
             "guide_id,status,n_cells,note,n_cells_called,min_umi_called,expected_cells,expected_precision,expected_recall,\
-             warning\n\
-             \"g,1\",ok,2,,2,3,1.75,0.875,1,few cells; present in most cells\n\
-             h,ok,2,,1,9,1.05,0.95,0.9047619047619047,few cells\n"
+             separation,warning\n\
+             \"g,1\",ok,2,,2,3,1.75,0.875,1,0.005714285714285561,few cells; present in most cells\n\
+             h,ok,2,,1,9,1.05,0.95,0.9047619047619047,0.7243107769423557,few cells\n"
         );
     }
 

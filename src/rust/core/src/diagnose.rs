@@ -14,6 +14,10 @@ pub struct Diagnosis {
     pub expected_precision: f64,
     /// Share of `expected_cells` that is called. NaN where that is 0, or without posteriors.
     pub expected_recall: f64,
+    /// How far apart the components are: the mean score of its carriers less that of its other cells with UMIs of it, carriers
+    /// and others weighted by the scores themselves. 1 where every cell is certain, 0 where all are alike. NaN without
+    /// expected cells or posteriors.
+    pub separation: f64,
     /// In words, parted by "; "; empty when all is well.
     pub warning: String,
 }
@@ -42,10 +46,11 @@ pub fn diagnose(
         least[guide] = Some(least[guide].map_or(count, |least: f64| least.min(count)));
         called_sum[guide] += scores[at];
     }
-    let (mut n_cells, mut sum) = (vec![0usize; n_guides], vec![0.0; n_guides]);
+    let (mut n_cells, mut sum, mut square) = (vec![0usize; n_guides], vec![0.0; n_guides], vec![0.0; n_guides]);
     for (&guide, &score) in counts.guides().iter().zip(scores) {
         n_cells[guide as usize] += 1;
         sum[guide as usize] += score;
+        square[guide as usize] += score * score;
     }
     let with_counts = counts.depth().iter().filter(|&&depth| depth > 0.0).count() as f64;
     let if_posterior = |value: f64| if posterior { value } else { f64::NAN };
@@ -55,6 +60,9 @@ pub fn diagnose(
             // 0 / 0 is NaN: nothing called, nothing expected.
             let expected_precision = if_posterior(called_sum[guide] / called as f64);
             let expected_recall = if_posterior(called_sum[guide] / sum[guide]);
+            let others = n_cells[guide] as f64 - sum[guide];
+            let of_others = if others > 0.0 { (sum[guide] - square[guide]) / others } else { 0.0 };
+            let separation = if_posterior(square[guide] / sum[guide] - of_others);
             let mut words = vec![];
             match status.get(guide).map(String::as_str) {
                 Some("gated") => words.push("too little to fit"),
@@ -85,6 +93,7 @@ pub fn diagnose(
                 expected_cells: if_posterior(sum[guide]),
                 expected_precision,
                 expected_recall,
+                separation,
                 warning: words.join("; "),
             }
         })
@@ -121,6 +130,11 @@ mod tests {
         assert!(none.expected_precision.is_nan() && none.expected_recall.is_nan());
         assert_eq!((none.expected_cells, none.min_umi_called), (0.0, None));
         let share = of(&[1.0; 6], 0.8, 20, false, "ok");
+        // Carriers average (2 * 0.81 + 0.01 + 0.36 + 3) / 5.5, others (2 * 0.09 + 0.09 + 0.24) / 1.5.
+        assert!((got.separation - (4.99 / 5.5 - 0.51 / 1.5)).abs() < 1e-12);
+        assert_eq!(of(&[1.0; 6], 0.8, 20, true, "ok").separation, 1.0);
+        assert!(of(&[0.3; 6], 0.8, 20, true, "ok").separation.abs() < 1e-12);
+        assert!(none.separation.is_nan() && share.separation.is_nan());
         assert!(share.expected_precision.is_nan() && share.expected_recall.is_nan() && share.expected_cells.is_nan());
     }
 
