@@ -4,25 +4,25 @@
 //!
 //!   B ~ NB(mean e_c q_g + h (D_c - y) l_g, size a)   soup, of heavy tail, and chimeras of the cell's other molecules
 //!   S ~ NB(mean d_c f_g, size r)                     signal
-//!   e_c ~ gamma(shape s, mean A_b)                   ambient exposure of the cell, UMIs
-//!   d_c ~ gamma(shape k, mean d_b)                   capture of the cell; d_b is 1 on average
+//!   e_c ~ gamma(shape s, mean A_b x_c^beta)          ambient exposure of the cell, UMIs
+//!   d_c ~ gamma(shape k, mean d_b x_c^gamma)         capture of the cell; d_b is 1 on average
 //!   q_g, f_g ~ gamma                                 ambient share and efficiency, shrunken across guides
 //!   z ~ Bernoulli(pi_g), the cell without any guide reweighted by w; pi_g ~ beta, shrunken across guides
 //!
-//! l_g is the guide's share of all UMIs. Each pair is judged by what the *other* guides of the cell say of e_c and d_c
+//! l_g is the guide's share of all UMIs; x_c a covariate of the cell over its mean, 1 without one. Each pair is judged by what the *other* guides of the cell say of e_c and d_c
 //! (leave one out): B and S are then predicted with e_c and d_c integrated out, which for the gamma posteriors is again
 //! a negative binomial in mean and variance. So no guide is explained away by its own count. w couples the guides of a
 //! cell: where hardly any cell is without a guide, a cell's best candidate is believed sooner.
 //!
-//! Guides and cells are updated by their closed-form EM steps; a, r, s, k and h, of which there is one each, by a search
-//! on the predictive log-likelihood. Sums run over fixed blocks of cells, so threads do not change a bit.
+//! Guides and cells are updated by their closed-form EM steps; a, r, s, k, h, beta and gamma, of which there is one each, by
+//! a search on the predictive log-likelihood. Sums run over fixed blocks of cells, so threads do not change a bit.
 //!
 //! Shrinkage of a guide across guides is new here. The soup as a negative binomial with cell exposures: Fleming et al.
 //! 2023 (CellBender, doi:10.1038/s41592-023-01943-7).
 use super::poisson_gauss::PoissonGauss;
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::fit::{FitRow, FitTable, Status};
+use crate::fit::{Column, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
 use crate::Result;
@@ -47,11 +47,12 @@ const LAST_ROUNDS: usize = 4;
 /// Near, and converged: two searches in a row gained less than this of the log-likelihood.
 const NEAR: f64 = 2e-4;
 const GAIN: f64 = 2e-5;
-/// The posteriors of a cell are settled when none changes by more; and the most looks at a cell until then.
+/// A cell is settled when no posterior, and no sum relative to 1 and itself, changes by more; and the most looks until then.
 const SETTLED: f64 = 1e-10;
+const SETTLED_SUMS: f64 = 1e-7;
 const LOOKS: usize = 200;
 /// Rows of what a zero hides, by capture; bins of guides by ambient share and, per e-fold, of cells by exposure.
-const ROWS: usize = 24;
+const ROWS: usize = 32;
 const SHARE_BINS: usize = 64;
 const EXPOSURE_BINS: usize = 4;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
@@ -61,10 +62,11 @@ const LONGEST_SUM: f64 = 5000.0;
 const RIDGE: (f64, f64, f64) = (2.0, 8.0, 0.05);
 /// Least mean signal, UMIs.
 const LEAST_SIGNAL: f64 = 2.0;
-/// Bounds of a, r, s, k and h. Shapes below these would say that cells have nothing in common.
-const BOUNDS: [(f64, f64); 5] = [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5)];
-/// First and least steps of the search, in logs.
-const STEPS: [f64; 5] = [0.5, 0.35, 0.5, 0.5, 0.7];
+/// Bounds of a, r, s, k, h, beta and gamma. Shapes below these would say that cells have nothing in common.
+const BOUNDS: [(f64, f64); SHARED] =
+    [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5), (0.0, 1.5), (0.0, 1.5)];
+/// First and least steps of the search; of all but the slopes in logs.
+const STEPS: [f64; SHARED] = [0.5, 0.35, 0.5, 0.5, 0.7, 0.4, 0.4];
 const LEAST_STEP: f64 = 0.02;
 
 pub struct Ambient;
@@ -83,6 +85,10 @@ impl Model for Ambient {
                 "the whole matrix at once: ambient and chimeric UMIs per cell, signal per guide, shrunken across guides",
             when: "Whenever it can be afforded: needs no choice, best on hard data, also for guides in few cells.",
         }
+    }
+
+    fn uses_covariate(&self) -> bool {
+        true
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
@@ -138,7 +144,7 @@ impl Model for Ambient {
         } else {
             run.settle(&training, progress)?;
         }
-        let Run { fit, posterior, .. } = run;
+        let Run { fit, sums, scale, posterior, .. } = run;
         let no_signal = fit.why_no_signal(&gated);
         let rows = fit.rows(counts, &gates, no_signal);
         let mut score = posterior;
@@ -147,7 +153,9 @@ impl Model for Ambient {
                 *value = 0.0;
             }
         }
-        Ok(Scores { score, fits: FitTable::from_rows("guide", &names(), &rows) })
+        let mut fits = FitTable::from_rows("guide", &names(), &rows);
+        fits.cells = fit.cell_table(counts, &sums, &scale);
+        Ok(Scores { score, fits })
     }
 }
 
@@ -161,23 +169,28 @@ fn names() -> Vec<String> {
         "exposure_shape",
         "capture_shape",
         "hopping",
+        "exposure_slope",
+        "capture_slope",
         "empty_weight",
     ]
     .map(String::from)
     .to_vec()
 }
 
-/// The five shared parameters that are searched for, by index.
+/// The shared parameters that are searched for, by index.
 const AMBIENT_SIZE: usize = 0;
 const SIGNAL_SIZE: usize = 1;
 const EXPOSURE_SHAPE: usize = 2;
 const CAPTURE_SHAPE: usize = 3;
 const HOPPING: usize = 4;
+const EXPOSURE_SLOPE: usize = 5;
+const CAPTURE_SLOPE: usize = 6;
+const SHARED: usize = 7;
 
 #[derive(Clone)]
 struct Fit {
-    /// a, r, s, k, h.
-    shared: [f64; 5],
+    /// a, r, s, k, h, beta, gamma.
+    shared: [f64; SHARED],
     prior: Vec<f64>,
     /// Ambient share of each guide; sums to 1.
     share: Vec<f64>,
@@ -209,6 +222,16 @@ struct CellSums {
     /// Signal UMIs and the efficiencies that could bring them, both weighted by r / (r + mean).
     signal: f64,
     efficiency: f64,
+}
+
+impl CellSums {
+    fn is_near(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= SETTLED_SUMS * (1.0 + b);
+        near(self.background, other.background)
+            && near(self.share, other.share)
+            && near(self.signal, other.signal)
+            && near(self.efficiency, other.efficiency)
+    }
 }
 
 /// The sums of all cells, and what each stored count put into them.
@@ -509,7 +532,7 @@ struct GuideSums {
     in_row: [f64; ROWS],
     /// Cells by ln exposure, and the sum of their exposures.
     exposures: Vec<[f64; 2]>,
-    /// Per batch: cells, exposure, signal, efficiency.
+    /// Per batch: cells, exposure, signal, efficiency; less what the covariate explains.
     batch: Vec<[f64; 4]>,
     log_lik: f64,
     empty: f64,
@@ -567,10 +590,11 @@ struct Tables {
 struct Run {
     fit: Fit,
     sums: Sums,
-    /// Of the stored counts, once settled.
+    /// Of the stored counts, and what was divided by in each cell, once settled.
     posterior: Vec<f64>,
-    /// Next step of each shared parameter, in logs.
-    step: [f64; 5],
+    scale: Vec<f64>,
+    /// Next step of each shared parameter, in logs but for the slopes.
+    step: [f64; SHARED],
 }
 
 impl Run {
@@ -585,7 +609,7 @@ impl Run {
         let total: f64 = library.iter().sum();
         library.iter_mut().for_each(|l| *l /= total);
         let fit = Fit {
-            shared: [1.0, 1.5, 2.0, 10.0, 0.01],
+            shared: [1.0, 1.5, 2.0, 10.0, 0.01, 0.0, 0.0],
             prior: vec![1.0 / n_guides as f64; n_guides],
             share: vec![1.0 / n_guides as f64; n_guides],
             efficiency: vec![10.0; n_guides],
@@ -601,7 +625,7 @@ impl Run {
             converged: false,
         };
         let sums = Sums::new(sample.cells.len(), sample.n_counts());
-        let mut run = Run { fit, sums, posterior: vec![], step: STEPS };
+        let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
             run.round(sample, Some(start), gated, progress)?;
@@ -682,21 +706,32 @@ impl Run {
     fn search(&mut self, sample: &Sample, searched: &[usize], progress: &Progress) -> Result<()> {
         let Run { fit, sums, step, .. } = self;
         // Where no guide is carried, size and capture of the signal change nothing.
-        let parameters: &[usize] = if fit.soup_only {
-            &[AMBIENT_SIZE, EXPOSURE_SHAPE, HOPPING]
-        } else {
-            &[AMBIENT_SIZE, SIGNAL_SIZE, EXPOSURE_SHAPE, CAPTURE_SHAPE, HOPPING]
-        };
+        let mut parameters = vec![AMBIENT_SIZE, EXPOSURE_SHAPE, HOPPING];
+        if !fit.soup_only {
+            parameters.extend([SIGNAL_SIZE, CAPTURE_SHAPE]);
+        }
+        if sample.counts.has_covariate() {
+            parameters.push(EXPOSURE_SLOPE);
+            if !fit.soup_only {
+                parameters.push(CAPTURE_SLOPE);
+            }
+        }
+        // In a fixed order, whatever is left out.
+        parameters.sort_unstable();
         let mut tables = fit.tables();
         let mut here = fit.objective(&tables, sample, searched, sums, progress)?;
-        for &i in parameters {
+        for i in parameters {
             let from = fit.shared[i];
+            let is_slope = i == EXPOSURE_SLOPE || i == CAPTURE_SLOPE;
+            let of_signal = i == SIGNAL_SIZE || i == CAPTURE_SHAPE || i == CAPTURE_SLOPE;
             let mut at = |fit: &mut Fit, offset: f64| -> Result<(f64, f64)> {
-                fit.shared[i] = (from * offset.exp()).clamp(BOUNDS[i].0, BOUNDS[i].1);
-                if i == SIGNAL_SIZE || i == CAPTURE_SHAPE {
+                let to = if is_slope { from + offset } else { from * offset.exp() };
+                fit.shared[i] = to.clamp(BOUNDS[i].0, BOUNDS[i].1);
+                if of_signal {
                     tables.zeros = fit.zero_table();
                 }
-                Ok(((fit.shared[i] / from).ln(), fit.objective(&tables, sample, searched, sums, progress)?))
+                let offset = if is_slope { fit.shared[i] - from } else { (fit.shared[i] / from).ln() };
+                Ok((offset, fit.objective(&tables, sample, searched, sums, progress)?))
             };
             let up = at(fit, step[i])?;
             let down = at(fit, -step[i])?;
@@ -717,8 +752,8 @@ impl Run {
                 better
             };
             let moved = if best.1 > here { best.0 } else { 0.0 };
-            fit.shared[i] = from * moved.exp();
-            if i == SIGNAL_SIZE || i == CAPTURE_SHAPE {
+            fit.shared[i] = if is_slope { from + moved } else { from * moved.exp() };
+            if of_signal {
                 tables.zeros = fit.zero_table();
             }
             here = here.max(best.1);
@@ -729,7 +764,7 @@ impl Run {
 
     /// The posteriors of all counts, given the learnt parameters: cells are looked at until they change no more.
     fn settle(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
-        let Run { fit, sums, posterior, .. } = self;
+        let Run { fit, sums, posterior, scale, .. } = self;
         let tables = fit.tables();
         let counts = sample.counts;
         *posterior = vec![0.0; counts.n_counts()];
@@ -737,6 +772,7 @@ impl Run {
             let (mut pairs, mut before) = (Vec::new(), Vec::new());
             let mut from = 0;
             let mut log_lik = 0.0;
+            let mut scales = Vec::with_capacity(block.cell.len());
             for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
                 let range = from..from + counts.cell(*cell).len();
                 from = range.end;
@@ -744,10 +780,12 @@ impl Run {
                 let mut look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
                 for _ in 0..LOOKS {
                     before.clone_from(&pairs);
-                    *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
+                    let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
+                    let sums_settled = learnt.is_near(sums);
+                    *sums = learnt;
                     look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
                     let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
-                    if pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
+                    if sums_settled && pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
                         break;
                     }
                 }
@@ -755,31 +793,50 @@ impl Run {
                     *to = pair.posterior;
                 }
                 log_lik += look.log_lik;
+                scales.push(look.scale);
             }
-            log_lik
+            (log_lik, scales)
         })?;
-        fit.log_lik = blocks.iter().sum();
+        fit.log_lik = blocks.iter().map(|(log_lik, _)| log_lik).sum();
+        *scale = blocks.into_iter().flat_map(|(_, scales)| scales).collect();
         Ok(())
     }
 }
 
 impl Fit {
-    /// Mean and precision of the exposure of a cell, less what one guide says of it.
-    fn exposure_of(&self, batch: usize, sums: &CellSums, background: f64, share: f64) -> (f64, f64) {
-        let shape = self.shared[EXPOSURE_SHAPE];
-        let precision = shape + (sums.background - background).max(0.0);
-        (precision / (shape / self.exposure[batch] + (sums.share - share).max(0.0)), precision)
+    /// What a cell is expected to have before its guides are looked at: exposure and capture.
+    fn expected(&self, counts: &GuideCounts, cell: usize) -> (f64, f64) {
+        let batch = counts.batch()[cell] as usize;
+        let (exposure, capture) = self.factors(counts.ln_covariate(cell));
+        (self.exposure[batch] * exposure, self.capture[batch] * capture)
     }
 
-    fn capture_of(&self, batch: usize, sums: &CellSums, signal: f64, efficiency: f64) -> (f64, f64) {
+    /// What the covariate multiplies exposure and capture by.
+    fn factors(&self, ln_covariate: f64) -> (f64, f64) {
+        if ln_covariate == 0.0 {
+            return (1.0, 1.0);
+        }
+        ((self.shared[EXPOSURE_SLOPE] * ln_covariate).exp(), (self.shared[CAPTURE_SLOPE] * ln_covariate).exp())
+    }
+
+    /// Mean and precision of the exposure of a cell, less what one guide says of it.
+    fn exposure_of(&self, expected: f64, sums: &CellSums, background: f64, share: f64) -> (f64, f64) {
+        let shape = self.shared[EXPOSURE_SHAPE];
+        let precision = shape + (sums.background - background).max(0.0);
+        (precision / (shape / expected + (sums.share - share).max(0.0)), precision)
+    }
+
+    fn capture_of(&self, expected: f64, sums: &CellSums, signal: f64, efficiency: f64) -> (f64, f64) {
         let shape = self.shared[CAPTURE_SHAPE];
         let precision = shape + (sums.signal - signal).max(0.0);
-        (precision / (shape / self.capture[batch] + (sums.efficiency - efficiency).max(0.0)), precision)
+        (precision / (shape / expected + (sums.efficiency - efficiency).max(0.0)), precision)
     }
 
     fn zero_table(&self) -> ZeroTable {
-        let low = self.capture.iter().copied().fold(f64::INFINITY, f64::min) / 16.0;
-        let high = self.capture.iter().copied().fold(0.0, f64::max) * 16.0;
+        // Covariates are seldom more than a few powers of e from their mean.
+        let reach = 16.0 * (2.0 * self.shared[CAPTURE_SLOPE]).exp();
+        let low = self.capture.iter().copied().fold(f64::INFINITY, f64::min) / reach;
+        let high = self.capture.iter().copied().fold(0.0, f64::max) * reach;
         let step = (high / low).ln() / (ROWS - 1) as f64;
         let signal_size = self.shared[SIGNAL_SIZE];
         // Of a guide that is carried in a cell of typical signal.
@@ -831,11 +888,11 @@ impl Fit {
         pairs.clear();
         let [size, signal_size, ..] = self.shared;
         let hopping = self.shared[HOPPING];
-        let batch = counts.batch()[cell] as usize;
+        let expected = self.expected(counts, cell);
         let depth = counts.depth()[cell];
-        let (all_exposure, precision) = self.exposure_of(batch, sums, 0.0, 0.0);
+        let (all_exposure, precision) = self.exposure_of(expected.0, sums, 0.0, 0.0);
         let zero_size = 1.0 / (1.0 / size + 1.0 / precision);
-        let (all_capture, _) = self.capture_of(batch, sums, 0.0, 0.0);
+        let (all_capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
         let row = tables.zeros.at(all_capture);
         // Of all guides as if all were zero; the stored ones are put right below.
         let reach = (all_exposure + hopping * depth) / zero_size;
@@ -846,8 +903,8 @@ impl Fit {
             let y = counts.counts()[at];
             let (q, f) = (self.share[g], self.efficiency[g]);
             // Without what this guide itself said of the cell.
-            let (exposure, e_precision) = self.exposure_of(batch, sums, own.background, own.share);
-            let (capture, d_precision) = self.capture_of(batch, sums, own.signal, own.efficiency);
+            let (exposure, e_precision) = self.exposure_of(expected.0, sums, own.background, own.share);
+            let (capture, d_precision) = self.capture_of(expected.1, sums, own.signal, own.efficiency);
             let mean = (exposure * q + hopping * (depth - y) * self.library[g]).max(1e-12);
             let back_size = size * e_precision / (size + e_precision);
             let fore_size = signal_size * d_precision / (signal_size + d_precision);
@@ -881,10 +938,10 @@ impl Fit {
         scale: f64,
     ) -> CellSums {
         let [size, signal_size, ..] = self.shared;
-        let batch = counts.batch()[cell] as usize;
+        let expected = self.expected(counts, cell);
         let depth = counts.depth()[cell];
-        let (exposure, _) = self.exposure_of(batch, sums, 0.0, 0.0);
-        let (capture, _) = self.capture_of(batch, sums, 0.0, 0.0);
+        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
         let mut total = CellSums {
             share: tables.shares.reach(exposure / size),
             efficiency: tables.zeros.at(capture).of(|row| row.efficiency_sum) / scale,
@@ -925,8 +982,10 @@ impl Fit {
     ) {
         let signal_size = self.shared[SIGNAL_SIZE];
         let batch = counts.batch()[cell] as usize;
-        let (exposure, _) = self.exposure_of(batch, sums, 0.0, 0.0);
-        let (capture, _) = self.capture_of(batch, sums, 0.0, 0.0);
+        let expected = self.expected(counts, cell);
+        let factors = self.factors(counts.ln_covariate(cell));
+        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
         let row = tables.zeros.at(capture);
         let in_cell = 1.0 / look.scale;
         guides.in_row[row.row] += (1.0 - row.weight) * in_cell;
@@ -934,9 +993,9 @@ impl Fit {
         guides.see_exposure(exposure);
         let of_batch = &mut guides.batch[batch];
         of_batch[0] += 1.0;
-        of_batch[1] += exposure;
+        of_batch[1] += exposure / factors.0;
         of_batch[2] += sums.signal;
-        of_batch[3] += sums.efficiency;
+        of_batch[3] += sums.efficiency * factors.1;
         for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
             let g = counts.guides()[at] as usize;
             // A guide that is seen hides nothing.
@@ -1076,8 +1135,33 @@ impl Fit {
         }
     }
 
+    /// The effects of the cells and what they come from, as score_guides() documents them.
+    fn cell_table(&self, counts: &GuideCounts, sums: &Sums, scale: &[f64]) -> Vec<(String, Column)> {
+        let n_cells = counts.n_cells();
+        let column = |f: &dyn Fn(usize) -> f64| Column::Real((0..n_cells).map(f).collect());
+        let expected = |cell| self.expected(counts, cell);
+        [
+            ("exposure_expected", column(&|cell| expected(cell).0)),
+            ("exposure", column(&|cell| self.exposure_of(expected(cell).0, &sums.cell[cell], 0.0, 0.0).0)),
+            ("background_sum", column(&|cell| sums.cell[cell].background)),
+            ("share_sum", column(&|cell| sums.cell[cell].share)),
+            ("capture_expected", column(&|cell| expected(cell).1)),
+            ("capture", column(&|cell| self.capture_of(expected(cell).1, &sums.cell[cell], 0.0, 0.0).0)),
+            ("signal_sum", column(&|cell| sums.cell[cell].signal)),
+            ("efficiency_sum", column(&|cell| sums.cell[cell].efficiency)),
+            ("empty_scale", column(&|cell| scale[cell])),
+        ]
+        .map(|(name, column)| (name.to_string(), column))
+        .to_vec()
+    }
+
     fn rows(&self, counts: &GuideCounts, gates: &[Option<FitRow>], no_signal: Option<&str>) -> Vec<FitRow> {
         let n_cells = counts.cells_per_guide();
+        let mut shared = self.shared;
+        if !counts.has_covariate() {
+            shared[EXPOSURE_SLOPE] = f64::NAN;
+            shared[CAPTURE_SLOPE] = f64::NAN;
+        }
         let (status, note) = if let Some(note) = no_signal {
             (Status::NoSignal, note.to_string())
         } else if self.converged {
@@ -1097,7 +1181,7 @@ impl Fit {
                     note: note.clone(),
                     values: [self.prior[unit], self.share[unit], self.efficiency[unit]]
                         .into_iter()
-                        .chain(self.shared)
+                        .chain(shared)
                         .chain([self.empty])
                         .collect(),
                     log_lik: self.log_lik,
@@ -1170,6 +1254,36 @@ mod tests {
             let f1 = sim.judge(|k| scores.score[k] >= 0.5).f1();
             assert!(f1 > sim.ceiling() - 0.02, "{name}: {f1} of {}", sim.ceiling());
         }
+    }
+
+    #[test]
+    fn a_covariate_helps_where_it_drives_the_exposure_and_harms_nowhere() {
+        let mut settings = Screen::named("easy").unwrap();
+        (settings.n_cells, settings.n_guides) = (3000, 6);
+        (settings.ambient_mean, settings.ambient_size, settings.ambient_cell_size) = (3.0, f64::INFINITY, 0.5);
+        (settings.signal_mean, settings.capture_spread) = (6.0, 0.0);
+        on_threads(2, || {
+            let sim = simulate(&settings, 5, &Progress::default())?;
+            let f1 = |covariate: Option<&[f64]>| -> Result<(f64, f64)> {
+                let mut counts = GuideCounts::new(settings.n_guides, &sim.indptr, &sim.guide, &sim.count, None)?;
+                if let Some(x) = covariate {
+                    counts = counts.with_covariate(x)?;
+                }
+                let scores = Ambient.score(&counts, &Control::default(), &Progress::default())?;
+                let slope = scores.fits.real("exposure_slope").map_or(f64::NAN, |slope| slope[0]);
+                Ok((sim.judge(|k| scores.score[k] >= 0.5).f1(), slope))
+            };
+            // The square of the exposure, so that the slope to find is 1/2; and that of other cells.
+            let exposure: Vec<f64> = sim.cells.iter().map(|cell| cell.ambient.max(1e-3).powi(2)).collect();
+            let mut other = exposure.clone();
+            other.rotate_left(1234);
+            let (alone, told, misled) = (f1(None)?, f1(Some(&exposure))?, f1(Some(&other))?);
+            assert!(alone.1.is_nan() && misled.1 < 0.05 && (told.1 - 0.5).abs() < 0.1, "{alone:?} {told:?} {misled:?}");
+            assert!(told.0 > alone.0 + 0.003, "{alone:?} {told:?}");
+            assert!((misled.0 - alone.0).abs() < 0.003, "{alone:?} {misled:?}");
+            Ok(())
+        })
+        .unwrap();
     }
 
     #[test]
