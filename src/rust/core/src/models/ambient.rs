@@ -68,6 +68,8 @@ const BOUNDS: [(f64, f64); SHARED] =
 /// First and least steps of the search; of all but the slopes in logs.
 const STEPS: [f64; SHARED] = [0.5, 0.35, 0.5, 0.5, 0.7, 0.4, 0.4];
 const LEAST_STEP: f64 = 0.02;
+/// Looks at each cell before h is judged.
+const LOOKS_AHEAD: usize = 4;
 
 pub struct Ambient;
 
@@ -703,10 +705,14 @@ impl Run {
 
     /// Each shared parameter to the top of the parabola through the predictive log-likelihood here, a step up and a step
     /// down, or to the better end.
-    fn search(&mut self, sample: &Sample, searched: &[usize], progress: &Progress) -> Result<()> {
+    fn search(&mut self, sample: &Sample, all: &[usize], progress: &Progress) -> Result<()> {
         let Run { fit, sums, step, .. } = self;
         // Where no guide is carried, size and capture of the signal change nothing.
-        let mut parameters = vec![AMBIENT_SIZE, EXPOSURE_SHAPE, HOPPING];
+        let mut parameters = vec![AMBIENT_SIZE, EXPOSURE_SHAPE];
+        // It takes many looks, see below.
+        if fit.rounds % 4 == 3 {
+            parameters.push(HOPPING);
+        }
         if !fit.soup_only {
             parameters.extend([SIGNAL_SIZE, CAPTURE_SHAPE]);
         }
@@ -719,9 +725,16 @@ impl Run {
         // In a fixed order, whatever is left out.
         parameters.sort_unstable();
         let mut tables = fit.tables();
-        let mut here = fit.objective(&tables, sample, searched, sums, progress)?;
+        let mut here = fit.objective(&tables, sample, all, sums, 0, progress)?;
+        let few = sample.some(true);
         for i in parameters {
             let from = fit.shared[i];
+            // Chimeras can take the place of the exposures, for a gain that is lost once the cells have followed.
+            let (searched, ahead) = if i == HOPPING { (few.as_slice(), LOOKS_AHEAD) } else { (all, 0) };
+            let all_here = here;
+            if ahead > 0 {
+                here = fit.objective(&tables, sample, searched, sums, ahead, progress)?;
+            }
             let is_slope = i == EXPOSURE_SLOPE || i == CAPTURE_SLOPE;
             let of_signal = i == SIGNAL_SIZE || i == CAPTURE_SHAPE || i == CAPTURE_SLOPE;
             let mut at = |fit: &mut Fit, offset: f64| -> Result<(f64, f64)> {
@@ -731,7 +744,7 @@ impl Run {
                     tables.zeros = fit.zero_table();
                 }
                 let offset = if is_slope { fit.shared[i] - from } else { (fit.shared[i] / from).ln() };
-                Ok((offset, fit.objective(&tables, sample, searched, sums, progress)?))
+                Ok((offset, fit.objective(&tables, sample, searched, sums, ahead, progress)?))
             };
             let up = at(fit, step[i])?;
             let down = at(fit, -step[i])?;
@@ -756,7 +769,11 @@ impl Run {
             if of_signal {
                 tables.zeros = fit.zero_table();
             }
-            here = here.max(best.1);
+            here = match (ahead > 0, moved == 0.0) {
+                (false, _) => here.max(best.1),
+                (true, true) => all_here,
+                (true, false) => fit.objective(&tables, sample, all, sums, 0, progress)?,
+            };
             step[i] = (1.5 * moved.abs()).clamp(0.4 * step[i], 1.5 * step[i]).max(LEAST_STEP);
         }
         Ok(())
@@ -1098,25 +1115,33 @@ impl Fit {
         strength * n_cells as f64 * (off(self.shared[SIGNAL_SIZE], size) + off(self.shared[CAPTURE_SHAPE], shape))
     }
 
-    /// Predictive log-likelihood of the searched cells of the sample, less the ridge.
+    /// Predictive log-likelihood of the searched cells of the sample, less the ridge; after so many more looks at each.
+    #[allow(clippy::too_many_arguments)]
     fn objective(
         &self,
         tables: &Tables,
         sample: &Sample,
         searched: &[usize],
         sums: &Sums,
+        ahead: usize,
         progress: &Progress,
     ) -> Result<f64> {
         let block = BLOCK.min(searched.len().div_ceil(16)).max(1);
         let blocks = progress.each(searched.chunks(block).collect(), |cells| {
-            let mut pairs = Vec::new();
-            cells
-                .iter()
-                .map(|&i| {
-                    let own = &sums.own[sample.starts[i]..sample.starts[i + 1]];
-                    self.look(tables, sample.counts, sample.cells[i], &sums.cell[i], own, &mut pairs).log_lik
-                })
-                .sum::<f64>()
+            let (mut pairs, mut own) = (Vec::new(), Vec::new());
+            let mut log_lik = 0.0;
+            for &i in cells {
+                own.clear();
+                own.extend_from_slice(&sums.own[sample.starts[i]..sample.starts[i + 1]]);
+                let (cell, mut of_cell) = (sample.cells[i], sums.cell[i]);
+                let mut look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
+                for _ in 0..ahead {
+                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, look.scale);
+                    look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
+                }
+                log_lik += look.log_lik;
+            }
+            log_lik
         })?;
         Ok(blocks.iter().sum::<f64>() - self.ridge(searched.len()))
     }
