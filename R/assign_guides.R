@@ -21,6 +21,10 @@
 #' @param batch NULL for one batch; a vector with one value per cell; or the name of a column of the file's obs or of the
 #'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch), ambient (exposure
 #'   and capture per batch) and beta2, beta3 (a fit per batch).
+#' @param covariate Model `ambient`: what may tell of the ambient UMIs and the capture of a cell beyond its guides, such as its RNA
+#'   UMIs. NULL for none; a number above 0 for each cell, in order or named by cell; or the name of a column of the object's
+#'   cell metadata, as in `covariate = "nCount_RNA"`. Both follow a power of it that is learnt from the counts (`exposure_slope`
+#'   and `capture_slope` in `$fits`, 0 to 1.5, NA without a covariate), so that one that tells nothing is left out.
 #' @param modality Which altExp (or the main experiment, by its `mainExpName`) or assay holds the guides. NULL: it is found,
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
@@ -112,14 +116,16 @@
 #' }
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
-                          batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL, control = model_control()) {
+                          batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
+                          control = model_control()) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)
   check_number(min_umi, "min_umi", 0, Inf)
   check_control(control)
   check_n_jobs(n_jobs)
-  counts <- guide_counts(x, batch = batch, modality = modality, layer = layer)
+  refuse_covariate(covariate, info)
+  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer)
   scores <- score_counts(counts, info, n_jobs, control)
   attach_calls(x, decide_scores(scores, info, decision$rule, decision$cut, min_umi), counts$modality)
 }

@@ -4,15 +4,17 @@
 # Calls go back as columns of colData(x), as the assay "assigned" of the guide experiment and as its metadata()$kaichi.
 
 #' @export
-guide_counts.SummarizedExperiment <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
   need_experiment_packages(x)
   check_one_name(layer, "layer")
   modality <- guide_experiment(x, modality)
   experiment <- if (is.null(modality)) x else SingleCellExperiment::altExp(x, modality)
   refuse_genes(experiment, modality)
   counts <- check_counts(experiment_layer(experiment, layer, modality))
-  batch <- batch_values(batch, SummarizedExperiment::colData(x), "colData(x)")
-  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = modality)
+  metadata <- SummarizedExperiment::colData(x)
+  batch <- column_values(batch, "batch", metadata, "colData(x)")
+  covariate <- column_values(covariate, "covariate", metadata, "colData(x)")
+  checked_counts(counts, batch, covariate, modality)
 }
 
 #' @export

@@ -7,15 +7,18 @@
 # The slots are used where the accessors of SeuratObject 4 and 5 differ, or warn about what is meant here.
 
 #' @export
-guide_counts.Seurat <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
   need_package("SeuratObject", "to use a Seurat object")
   check_one_name(layer, "layer")
   modality <- guide_assay(x, modality)
   counts <- check_counts(assay_layer(x@assays[[modality]], if (is.null(layer)) "counts" else layer, modality))
-  batch <- batch_values(batch, x@meta.data, "x@meta.data")
+  batch <- column_values(batch, "batch", x@meta.data, "x@meta.data")
+  covariate <- column_values(covariate, "covariate", x@meta.data, "x@meta.data")
   # One value for each cell of the object; the assay may have fewer, in another order.
-  if (length(batch) == ncol(x)) batch <- batch[match(colnames(counts), colnames(x))]
-  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = modality)
+  at <- match(colnames(counts), colnames(x))
+  if (length(batch) == ncol(x)) batch <- batch[at]
+  if (length(covariate) == ncol(x) && is.null(names(covariate))) covariate <- covariate[at]
+  checked_counts(counts, batch, covariate, modality)
 }
 
 #' @export

@@ -16,13 +16,13 @@ check_one_name <- function(value, name) {
   abort("argument", "`", name, "` must be one name in quotes, or NULL.")
 }
 
-# `batch = "column"` -> the values of that column of the cell metadata; anything else is returned as it is.
-batch_values <- function(batch, metadata, where) {
-  column <- batch_column(batch)
-  if (is.null(column)) return(batch)
+# `batch = "column"`, or covariate, -> the values of that column of the cell metadata; anything else is returned as it is.
+column_values <- function(value, argument, metadata, where) {
+  column <- batch_column(value)
+  if (is.null(column)) return(value)
   if (!column %in% names(metadata)) {
     abort(
-      "batch", "`batch` names the column ", quote_names(column), ", which ", where, " does not have.\n",
+      if (argument == "batch") "batch" else "argument", "`", argument, "` names the column ", quote_names(column), ", which ", where, " does not have.\n",
       if (ncol(metadata) == 0L) "  It has no columns." else paste0("  Its columns: ", quote_names(names(metadata), 20L), ".")
     )
   }

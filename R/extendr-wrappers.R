@@ -29,10 +29,11 @@ rs_models <- function() .Call(wrap__rs_models)
 #' @noRd
 rs_read_h5ad <- function(path, layer, batch) .Call(wrap__rs_read_h5ad, path, layer, batch)
 
-#' Scores every stored count of a guides x cells dgCMatrix: list(score, fits). `control` is in the order of rs_control(),
-#' `batch` has codes from 1, or is empty for one batch. `n_jobs` 0 is half of the logical cores.
+#' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
+#' per cell. `control` is in the order of rs_control(),
+#' `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none. `n_jobs` 0 is half of the logical cores.
 #' @noRd
-rs_score <- function(n_guides, p, i, x, model, control, batch, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, n_jobs)
+rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, covariate, n_jobs)
 
 #' The named screens: list(screen, about, params), params a named list of the parameters of each.
 #' @noRd

@@ -3,19 +3,22 @@
 # guide_counts() returns a plain list, the only thing the verbs know of a container:
 #   counts    dgCMatrix, guides x cells, whole numbers > 0 stored (no explicit zeros), unique non-empty dimnames
 #   batch     NULL, or a factor with one level per batch and one value per cell, no NA
+#   covariate NULL, or one positive number per cell
 #   modality  NULL, or the name of the altExp / assay the counts came from
 # attach_calls() puts a guide_calls back where it belongs: a plain result for paths and matrices, the enriched object
 # for containers.
 
 #' @keywords internal
-guide_counts <- function(x, batch = NULL, modality = NULL, layer = NULL) UseMethod("guide_counts")
+guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) UseMethod("guide_counts")
 
 #' @keywords internal
 attach_calls <- function(x, calls, modality = NULL) UseMethod("attach_calls")
 
 #' @export
-guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL) {
-  if (inherits(x, "Matrix") || inherits(x, "DelayedMatrix")) return(guide_counts.matrix(x, batch, modality, layer))
+guide_counts.default <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+  if (inherits(x, "Matrix") || inherits(x, "DelayedMatrix")) {
+    return(guide_counts.matrix(x, batch, covariate, modality, layer))
+  }
   abort(
     "argument", "`x` is of class ", quote_names(class(x)), ", which holds no guide counts that kaichi knows.\n",
     "  Give the path of a file, a guides x cells matrix, a SingleCellExperiment or a Seurat object."
@@ -23,24 +26,31 @@ guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL)
 }
 
 #' @export
-guide_counts.matrix <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
   no_container_argument(modality, "modality", "a matrix")
   no_container_argument(layer, "layer", "a matrix")
   counts <- check_counts(x)
-  list(counts = counts, batch = check_batch(batch, colnames(counts)), modality = NULL)
+  checked_counts(counts, batch, covariate, NULL)
 }
 
 #' @export
-guide_counts.character <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
   no_container_argument(modality, "modality", "an .h5ad file")
   column <- batch_column(batch)
   file <- read_guide_file(x, layer = layer, batch = column)
   if (!is.null(column)) batch <- file$batch
-  list(counts = file$counts, batch = check_batch(batch, colnames(file$counts)), modality = NULL)
+  checked_counts(file$counts, batch, covariate, NULL)
 }
 
 #' @export
 attach_calls.default <- function(x, calls, modality = NULL) calls
+
+checked_counts <- function(counts, batch, covariate, modality) {
+  cells <- colnames(counts)
+  list(
+    counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality
+  )
+}
 
 no_container_argument <- function(value, name, what) {
   if (!is.null(value)) {
@@ -51,6 +61,49 @@ no_container_argument <- function(value, name, what) {
 # `batch = "column"` names a column of the file's obs or the container's cell metadata; anything longer is the batch itself.
 batch_column <- function(batch) {
   if (is.character(batch) && length(batch) == 1L && !is.na(batch)) batch else NULL
+}
+
+# A covariate for every cell -> its numbers in the order of the cells.
+check_covariate <- function(covariate, cells) {
+  if (is.null(covariate)) return(NULL)
+  if (is.character(covariate) && length(covariate) == 1L) {
+    abort(
+      "argument", "`covariate` is ", quote_names(covariate), ", but `x` has no cell metadata to look it up in.\n",
+      "  Give the numbers themselves, one per cell."
+    )
+  }
+  if (!is.numeric(covariate)) {
+    abort(
+      "argument", "`covariate` is of class ", quote_names(class(covariate)),
+      ". Give one number per cell, or the name of a column."
+    )
+  }
+  if (is.null(names(covariate))) {
+    if (length(covariate) != length(cells)) {
+      abort(
+        "argument", "`covariate` has ", length(covariate), " values for ", length(cells),
+        " cells. Give one number per cell, or name the numbers by cell."
+      )
+    }
+  } else {
+    at <- match(cells, names(covariate))
+    lost <- which(is.na(at))
+    if (length(lost) > 0L) {
+      abort(
+        "argument", "`covariate` has names, but none for cell ", quote_names(cells[lost[1L]]), " (", length(lost),
+        " such cells).\n  Name it by cell, or take the names off with unname() if it is in the order of the cells."
+      )
+    }
+    covariate <- covariate[at]
+  }
+  bad <- which(!is.finite(covariate) | covariate <= 0)
+  if (length(bad) > 0L) {
+    abort(
+      "argument", "`covariate` is ", format(unname(covariate[bad[1L]])), " for cell ", quote_names(cells[bad[1L]]), " (",
+      length(bad), " such cells); it must be a number above 0.\n  Drop cells without RNA first."
+    )
+  }
+  as.double(covariate)
 }
 
 # Any matrix-like object -> the dgCMatrix described at the head of this file.

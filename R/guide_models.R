@@ -10,7 +10,8 @@
 #'     \item{family}{chr. `"threshold"`, `"rank"` or `"mixture"`.}
 #'     \item{fitted_per}{chr. What one fit is made for: `"cell"` (no fit), `"guide"`, `"batch"` or
 #'       `"screen"` (all guides and cells together).}
-#'     \item{uses_depth, uses_batch}{lgl. Whether the guide UMIs of the cell, and `batch =`, enter the model.}
+#'     \item{uses_depth, uses_batch, uses_covariate}{lgl. Whether the guide UMIs of the cell, `batch =` and `covariate =` enter
+#'       the model.}
 #'     \item{confidence}{chr. What `assignment_confidence` is: `"1"`, `"y / depth"` (the share of the cell's guide UMIs) or
 #'       `"posterior"` (the probability that the cell carries the guide).}
 #'     \item{rule}{chr. How scores become calls: `"single_stage"` (the model decides by itself), `"min_confidence"` or

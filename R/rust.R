@@ -20,12 +20,14 @@ rust_find_model <- function(name) unwrap(rs_find_model(enc2utf8(name)))
 
 rust_control <- function() unwrap(rs_control())
 
-# `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor. Returns the score of every stored count, and the fits.
-rust_score <- function(counts, model, control, batch, n_jobs) {
+# `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor, `covariate` NULL or a number for each cell. Returns the
+# score of every stored count, the fits, and what was fitted to the cells (NULL for most models).
+rust_score <- function(counts, model, control, batch, covariate, n_jobs) {
   unwrap(rs_score(
     nrow(counts), counts@p, counts@i, counts@x, model,
     as.double(unlist(control)[names(rust_control())]),
     if (is.null(batch)) integer() else as.integer(batch),
+    if (is.null(covariate)) double() else covariate,
     if (is.null(n_jobs)) 0L else as.integer(n_jobs)
   ))
 }

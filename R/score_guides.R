@@ -9,11 +9,34 @@
 #'       carries the guide; for the model `quantiles` the guide's share of the cell's guide UMIs.}
 #'     \item{counts}{dgCMatrix, guides x cells. The UMI counts.}
 #'     \item{fits}{data.frame, one row per fit, see [assign_guides()].}
+#'     \item{cells}{NULL, or for the model `ambient` a data.frame with one row per cell: `cell_barcode` chr; `exposure` and
+#'       `capture` dbl > 0, its expected ambient UMIs and its factor on the signal; and what they come from, see below.}
 #'     \item{model}{chr. The name of the model.}
 #'     \item{params}{list. Everything that was set.}
 #'     \item{version}{chr. The version of kaichi.}
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
+#' @section Cell effects of the model `ambient`:
+#'   From `$fits` take, per guide, the `prior` \eqn{\pi}, the `ambient_share` q and the `efficiency` f, and for all guides the
+#'   `ambient_size` a, `signal_size` r, `exposure_shape` s, `capture_shape` k and `hopping` h; l is the guide's share of all
+#'   UMIs of the screen, D the guide UMIs of the cell, y the count, p its posterior, b the background UMIs expected in it if the
+#'   guide is carried. From `$cells` take
+#'   \describe{
+#'     \item{exposure_expected, capture_expected}{E and C, what a cell of its batch and covariate is expected to have.}
+#'     \item{background_sum, share_sum}{B and Q: over the counts of the cell, the sum of
+#'       ((1 - p) y + p b) (e q / m) a / (a + m), with m = e q + h (D - y) l; and over all guides, the sum of q a / (a + e q).}
+#'     \item{exposure}{e = (s + B) / (s / E + Q).}
+#'     \item{signal_sum, efficiency_sum}{S and F: over the counts of the cell, the sums of p (y - b) r / (r + d f) and
+#'       p f r / (r + d f), the latter with what guides without a count may hide.}
+#'     \item{capture}{d = (k + S) / (k / C + F).}
+#'     \item{empty_scale}{z: what the cell without any guide, whose weight is `empty_weight` instead of 1, changes the
+#'       probability of any set of guides by.}
+#'   }
+#'   A count is judged by B, Q, S and F less its own terms of these sums: e and d are computed anew without them, as are
+#'   m = e q + h (D - y) l, the sizes 1 / (1 / a + 1 / (s + B)) of the background and 1 / (1 / r + 1 / (k + S)) of the signal.
+#'   With L0 the negative binomial mass of y under the background, and L1 that under the sum of the background and a signal of
+#'   mean d f, p = \eqn{\pi} L1 / ((1 - \eqn{\pi}) L0 + \eqn{\pi} L1) / z, at most 1. Counts above 5,000 have one negative binomial
+#'   with the mean and variance of the sum in place of L1.
 #' @section Errors:
 #'   As [assign_guides()]; the single-stage models umi, max and ratio are refused (`kaichi_error_model`), because they leave
 #'   nothing to decide.
@@ -23,8 +46,8 @@
 #' scores <- score_guides(path)
 #' decide_guides(scores, min_confidence = 0.95)
 #' @export
-score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                         control = model_control()) {
+score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
+                         n_jobs = NULL, control = model_control()) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -35,12 +58,23 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, modality
   }
   check_control(control)
   check_n_jobs(n_jobs)
-  score_counts(guide_counts(x, batch = batch, modality = modality, layer = layer), info, n_jobs, control)
+  refuse_covariate(covariate, info)
+  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer)
+  score_counts(counts, info, n_jobs, control)
+}
+
+refuse_covariate <- function(covariate, info) {
+  if (is.null(covariate) || info$uses_covariate) return(invisible())
+  models <- guide_models()
+  abort(
+    "argument", "`covariate` means nothing for the model \"", info$model, "\". It is used by ",
+    paste(models$model[models$uses_covariate], collapse = ", "), "; leave it out."
+  )
 }
 
 # What guide_counts() returned -> guide_scores.
 score_counts <- function(counts, info, n_jobs, control) {
-  scored <- rust_score(counts$counts, info$model, control, counts$batch, n_jobs)
+  scored <- rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
   posterior <- counts$counts
   posterior@x <- scored$score
   batches <- levels(counts$batch)
@@ -49,8 +83,9 @@ score_counts <- function(counts, info, n_jobs, control) {
       posterior = posterior,
       counts = counts$counts,
       fits = name_fits(scored$fits, rownames(counts$counts), batches),
+      cells = if (!is.null(scored$cells)) cbind(cell_barcode = colnames(counts$counts), scored$cells),
       model = info$model,
-      params = c(unclass(control), list(batches = batches)),
+      params = c(unclass(control), list(batches = batches, covariate = !is.null(counts$covariate))),
       version = kaichi_version()
     ),
     class = "guide_scores"

@@ -23,7 +23,7 @@ sce_mixed <- function() {
 test_that("a plain SummarizedExperiment gives its counts and takes the calls", {
   x <- SummarizedExperiment::SummarizedExperiment(list(counts = container_counts()))
   expect_message(got <- guide_counts(x), "main experiment")
-  expect_identical(got, list(counts = container_counts(), batch = NULL, modality = NULL))
+  expect_identical(got, list(counts = container_counts(), batch = NULL, covariate = NULL, modality = NULL))
 
   y <- attach_calls(x, calls_by_hand(got$counts), got$modality)
   expect_identical(class(y), class(x))
@@ -174,6 +174,15 @@ test_that("batch is a column of colData, run-length encoded too, or a vector", {
   })
   SummarizedExperiment::colData(x)$lane[3L] <- NA
   expect_error(suppressMessages(guide_counts(x, batch = "lane")), "cell_3", class = "kaichi_error_batch")
+})
+
+test_that("covariate is a column of colData or a vector", {
+  x <- sce_alt()
+  rna <- seq(100, 800, 100)
+  SummarizedExperiment::colData(x)$rna <- as.integer(rna)
+  expect_identical(suppressMessages(guide_counts(x, covariate = "rna"))$covariate, rna)
+  expect_identical(suppressMessages(guide_counts(x, covariate = rna))$covariate, rna)
+  expect_snapshot(error_text("argument", suppressMessages(guide_counts(x, covariate = "depth"))))
 })
 
 test_that("a rerun replaces its own results and nothing else", {

@@ -32,7 +32,7 @@ for (class in names(makers)) {
     x <- seurat_object(make)
     expect_s4_class(x[["GDO"]], class)
     expect_message(got <- guide_counts(x), "assay \"GDO\"")
-    expect_identical(got, list(counts = container_counts(), batch = NULL, modality = "GDO"))
+    expect_identical(got, list(counts = container_counts(), batch = NULL, covariate = NULL, modality = "GDO"))
 
     expect_silent(y <- attach_calls(x, calls_by_hand(got$counts), "GDO"))
     expect_s4_class(y, "Seurat")
@@ -160,6 +160,12 @@ for (class in names(makers)) {
     expect_identical(guide_counts(x, batch = lanes, modality = "GDO")$batch, lanes)
     error <- expect_error(guide_counts(x, batch = "sample", modality = "GDO"), class = "kaichi_error_batch")
     expect_match(conditionMessage(error), "\"lane\"")
+    x@meta.data$rna <- 1:8
+    expect_identical(guide_counts(x, covariate = "rna", modality = "GDO")$covariate, as.double(1:8))
+    reversed <- stats::setNames(8:1, rev(colnames(x)))
+    expect_identical(guide_counts(x, covariate = reversed, modality = "GDO")$covariate, as.double(1:8))
+    error <- expect_error(guide_counts(x, covariate = "sample", modality = "GDO"), class = "kaichi_error_argument")
+    expect_match(conditionMessage(error), "\"rna\"")
   })
 }
 

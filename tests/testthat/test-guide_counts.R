@@ -112,6 +112,23 @@ test_that("batches that are none are errors", {
   expect_error(assign_guides(path, batch = "lane_na"), "cell_2", class = "kaichi_error_batch")
 })
 
+test_that("covariates that are none are errors", {
+  x <- abs(counts_with(3))
+  covariate <- function(values, model = "ambient") assign_guides(x, model, covariate = values)
+  expect_snapshot({
+    error_text("argument", covariate(1:2))
+    error_text("argument", covariate(c(1, NA, 2)))
+    error_text("argument", covariate(c(0, 1, 0)))
+    error_text("argument", covariate(c(1, -2, Inf)))
+    error_text("argument", covariate(c(a = 1, z = 2, y = 3)))
+    error_text("argument", covariate("nCount_RNA"))
+    error_text("argument", covariate(c("x", "y", "z")))
+    error_text("argument", covariate(1:3, "gauss"))
+  })
+  names <- colnames(x)
+  expect_identical(guide_counts(x, covariate = stats::setNames(3:1, rev(names)))$covariate, c(1, 2, 3))
+})
+
 test_that("a percent sign in a name survives in the text of every error", {
   # Handed on as a format by mistake, these would crash R.
   odd <- "100%s%n%d"

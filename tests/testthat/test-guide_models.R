@@ -2,7 +2,7 @@ test_that("guide_models() has one row per model and its documented columns", {
   models <- guide_models()
   expect_identical(vapply(models, typeof, ""), c(
     model = "character", family = "character", fitted_per = "character", uses_depth = "logical", uses_batch = "logical",
-    confidence = "character", rule = "character", cut = "double", about = "character", when = "character"
+    uses_covariate = "logical", confidence = "character", rule = "character", cut = "double", about = "character", when = "character"
   ))
   known <- c(
     "umi", "max", "ratio", "quantiles", "poisson_gauss", "poisson", "neg_binomial", "binomial", "gauss", "beta2", "beta3"
@@ -38,6 +38,12 @@ test_that("what the registry says of depth and batch is so", {
     expect_identical(same, !info$uses_depth, label = info$model)
     batched <- assign_guides(screen$counts, info$model, batch = screen$batch)
     expect_identical(identical(batched$fits, alone$fits), !info$uses_batch, label = info$model)
+    told <- function() assign_guides(screen$counts, info$model, covariate = seq_len(ncol(screen$counts)))
+    if (info$uses_covariate) {
+      expect_false(identical(told()$fits, alone$fits), label = info$model)
+    } else {
+      expect_error(told(), "covariate", class = "kaichi_error_argument")
+    }
   }
 })
 

@@ -3,7 +3,7 @@ test_that("scores have the documented shape, for every two-stage model", {
   for (model in two_stage_models()) {
     scores <- score_guides(screen$counts, model, batch = screen$batch)
     expect_s3_class(scores, "guide_scores")
-    expect_named(scores, c("posterior", "counts", "fits", "model", "params", "version"))
+    expect_named(scores, c("posterior", "counts", "fits", "cells", "model", "params", "version"))
     expect_identical(scores$counts, screen$counts)
     expect_s4_class(scores$posterior, "dgCMatrix")
     expect_identical(scores$posterior@i, screen$counts@i, label = model)
@@ -13,7 +13,7 @@ test_that("scores have the documented shape, for every two-stage model", {
     expect_fits(scores$fits, screen$counts, model)
     expect_identical(scores$model, model)
     expect_identical(scores$version, as.character(utils::packageVersion("kaichi")))
-    expect_identical(scores$params, c(unclass(model_control()), list(batches = c("a", "b", "c"))))
+    expect_identical(scores$params, c(unclass(model_control()), list(batches = c("a", "b", "c"), covariate = FALSE)))
   }
 })
 
@@ -123,6 +123,31 @@ test_that("single-stage models are refused with the way out", {
     error_text("model", score_guides(counts, "max"))
     error_text("model", score_guides(counts, "ratio"))
   })
+})
+
+test_that("a covariate that drives the ambient UMIs helps, that of other cells does not harm", {
+  sim <- simulate_guides(
+    "easy", n_cells = 3000, n_guides = 6, ambient_mean = 3, ambient_size = Inf, ambient_cell_size = 0.5, signal_mean = 6,
+    capture_spread = 0, seed = 2
+  )
+  f1 <- function(scores) {
+    called <- decide_guides(scores)$assigned
+    carried <- Matrix::sparseMatrix(
+      match(sim$truth$guide_id, rownames(called)), match(sim$truth$cell_barcode, colnames(called)), dims = dim(called)
+    )
+    2 * sum(called * carried) / (sum(called) + sum(carried))
+  }
+  rna <- pmax(sim$cells$ambient, 1e-3)
+  alone <- score_guides(sim$counts, "ambient")
+  told <- score_guides(sim$counts, "ambient", covariate = rna)
+  misled <- score_guides(sim$counts, "ambient", covariate = rna[c(1001:3000, 1:1000)])
+  expect_true(all(is.na(alone$fits$exposure_slope)) && all(is.na(alone$fits$capture_slope)))
+  expect_equal(told$fits$exposure_slope[1L], 1, tolerance = 0.15)
+  expect_gt(f1(told), f1(alone) + 0.003)
+  expect_gt(told$fits$log_lik[1L], alone$fits$log_lik[1L] + 50)
+  expect_lt(misled$fits$exposure_slope[1L], 0.1)
+  expect_lt(abs(f1(misled) - f1(alone)), 0.003)
+  expect_true(told$params$covariate)
 })
 
 test_that("arguments that are wrong say so", {

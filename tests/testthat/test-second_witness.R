@@ -162,6 +162,70 @@ overlapping_screen <- function(seed, ambient = 0.5) {
   })
 }
 
+# The posteriors of an ambient fit, from its parameters and the sums of its cells, as the help of score_guides() says.
+witness_ambient <- function(scores) {
+  counts <- scores$counts
+  guide <- counts@i + 1L
+  cell <- rep(seq_len(ncol(counts)), diff(counts@p))
+  y <- unname(counts@x)
+  p <- scores$posterior@x
+  all <- as.list(scores$fits[1L, ])
+  pi <- scores$fits$prior[guide]
+  q <- scores$fits$ambient_share[guide]
+  f <- scores$fits$efficiency[guide]
+  of <- scores$cells[cell, ]
+  hop <- all$hopping * (Matrix::colSums(counts)[cell] - y) * (Matrix::rowSums(counts) / sum(counts))[guide]
+  pair <- function(y, m, a, mu, r) {
+    j <- 0:y
+    terms <- stats::dnbinom(j, size = a, mu = m) * stats::dnbinom(y - j, size = r, mu = mu)
+    c(l0 = stats::dnbinom(y, size = a, mu = m), l1 = sum(terms), b = sum(j * terms) / sum(terms))
+  }
+  a <- all$ambient_size
+  r <- all$signal_size
+  m <- of$exposure * q + hop
+  b <- 0
+  # The background in a count depends on what the other guides say, which depends on it.
+  for (round in 1:60) {
+    own_background <- ((1 - p) * y + p * b) * of$exposure * q / m * a / (a + m)
+    own_signal <- p * (y - b) * r / (r + of$capture * f)
+    exposed <- all$exposure_shape + of$background_sum - own_background
+    captured <- all$capture_shape + of$signal_sum - own_signal
+    e <- exposed / (all$exposure_shape / of$exposure_expected + of$share_sum - q * a / (a + of$exposure * q))
+    d <- captured / (all$capture_shape / of$capture_expected + of$efficiency_sum - p * f * r / (r + of$capture * f))
+    seen <- mapply(pair, y, e * q + hop, 1 / (1 / a + 1 / exposed), d * f, 1 / (1 / r + 1 / captured))
+    change <- max(abs(seen["b", ] - b))
+    b <- seen["b", ]
+    if (change < 1e-12) break
+  }
+  share_sum <- vapply(scores$cells$exposure, function(e) {
+    sum(scores$fits$ambient_share * a / (a + e * scores$fits$ambient_share))
+  }, 0)
+  sum_by_cell <- function(own) as.vector(tapply(own, factor(cell, seq_len(ncol(counts))), sum, default = 0))
+  list(
+    posterior = unname(pmin(pi * seen["l1", ] / ((1 - pi) * seen["l0", ] + pi * seen["l1", ]) / of$empty_scale, 1)),
+    background_sum = sum_by_cell(own_background), signal_sum = sum_by_cell(own_signal), share_sum = share_sum
+  )
+}
+
+test_that("the posteriors of ambient are those that its parameters and cells give in R", {
+  sim <- simulate_guides("noisy", n_cells = 600, n_guides = 12, seed = 4)
+  rna <- with_fixed_seed(1, sim$cells$ambient * exp(stats::rnorm(600, 0, 0.3)))
+  lanes <- simulate_guides("batch_shift", n_cells = 600, n_guides = 12, seed = 4)
+  for (scores in list(
+    score_guides(sim$counts, "ambient"),
+    score_guides(sim$counts, "ambient", covariate = rna),
+    score_guides(lanes$counts, "ambient", batch = lanes$lane)
+  )) {
+    expect_true(all(scores$fits$status == "ok"))
+    witness <- witness_ambient(scores)
+    expect_lt(max(abs(scores$posterior@x - witness$posterior)), 1e-8)
+    expect_gt(sum(scores$posterior@x > 0.01 & scores$posterior@x < 0.99), 100)
+    for (sum in c("background_sum", "signal_sum", "share_sum")) {
+      expect_lt(max(abs(witness[[sum]] - scores$cells[[sum]]) / (1 + scores$cells[[sum]])), 1e-6, label = sum)
+    }
+  }
+})
+
 test_that("the posteriors of every mixture are those of Bayes' rule in R, with one batch and with three", {
   mixtures <- with(guide_models(), model[family == "mixture"])
   witnessed <- c(names(per_guide), names(beta_labels))

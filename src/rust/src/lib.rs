@@ -96,6 +96,7 @@ fn rs_models() -> Robj {
             fitted_per = text(|i| i.unit),
             uses_depth = infos.iter().map(|i| i.uses_depth).collect::<Vec<_>>(),
             uses_batch = infos.iter().map(|i| i.uses_batch).collect::<Vec<_>>(),
+            uses_covariate = MODELS.iter().map(|model| model.uses_covariate()).collect::<Vec<_>>(),
             confidence = text(|i| i.confidence),
             rule = text(|i| match i.rule {
                 DefaultRule::SingleStage => "single_stage",
@@ -145,8 +146,9 @@ fn rs_control() -> Robj {
     })
 }
 
-/// Scores every stored count of a guides x cells dgCMatrix: list(score, fits). `control` is in the order of rs_control(),
-/// `batch` has codes from 1, or is empty for one batch. `n_jobs` 0 is half of the logical cores.
+/// Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
+/// per cell. `control` is in the order of rs_control(),
+/// `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none. `n_jobs` 0 is half of the logical cores.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
@@ -158,6 +160,7 @@ fn rs_score(
     model: &str,
     control: &[f64],
     batch: &[i32],
+    covariate: &[f64],
     n_jobs: i32,
 ) -> Robj {
     guard(|| {
@@ -175,9 +178,19 @@ fn rs_score(
             gate_count: gate_count as u32,
         };
         let batch = (!batch.is_empty()).then(|| batch.iter().map(|&code| code as u32 - 1).collect());
-        let counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
+        let mut counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
+        if !covariate.is_empty() {
+            counts = counts.with_covariate(covariate)?;
+        }
         let scores = watched(n_jobs, |progress| model.score(&counts, &control, progress))?;
-        Ok(list!(score = scores.score, fits = data_frame(scores.fits)).into())
+        let mut fits = scores.fits;
+        let cells = std::mem::take(&mut fits.cells);
+        let cells = if cells.is_empty() {
+            Robj::from(())
+        } else {
+            data_frame(FitTable { columns: cells, ..FitTable::default() })
+        };
+        Ok(list!(score = scores.score, fits = data_frame(fits), cells = cells).into())
     })
 }
 

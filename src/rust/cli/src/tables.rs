@@ -214,6 +214,7 @@ mod tests {
                 ("gamma_1".into(), Column::Real(vec![0.5, f64::NAN])),
                 ("gamma_x".into(), Column::Logical(vec![Some(true), None])),
             ],
+            ..FitTable::default()
         };
         let named = |file: &GuideFile| text(|out| Fits::named(&table, file).write(out));
         assert_eq!(named(&file(Some(["z", "y", "z"]))), "batch,gamma_z,gamma_x\nz,0.5,TRUE\ny,,\n");

@@ -12,6 +12,8 @@ pub struct GuideCounts<'a> {
     depth: Vec<f64>,
     batch: Vec<u32>,
     n_batches: usize,
+    /// Of each cell, ln of its covariate over the mean; empty without one.
+    ln_covariate: Vec<f64>,
     by_guide: OnceLock<GuideMajor>,
 }
 
@@ -57,7 +59,23 @@ impl<'a> GuideCounts<'a> {
             return Err(Error::Batch(format!("`batch` has {} values for {n_cells} cells.", batch.len())));
         }
         let n_batches = batch.iter().max().map_or(1, |&last| last as usize + 1);
-        Ok(Self { matrix, depth, batch, n_batches, by_guide: OnceLock::new() })
+        Ok(Self { matrix, depth, batch, n_batches, ln_covariate: vec![], by_guide: OnceLock::new() })
+    }
+
+    /// With a covariate of the cells, such as their RNA UMIs: one positive number each.
+    pub fn with_covariate(mut self, covariate: &[f64]) -> Result<Self> {
+        let n_cells = self.n_cells();
+        if covariate.len() != n_cells {
+            let n = covariate.len();
+            return Err(Error::Argument(format!("`covariate` has {n} values for {n_cells} cells.")));
+        }
+        if let Some(at) = covariate.iter().position(|x| !(x.is_finite() && *x > 0.0)) {
+            let (cell, value) = (at + 1, covariate[at]);
+            return Err(Error::Argument(format!("`covariate` is {value} for cell {cell}; it must be above 0.")));
+        }
+        let mean = covariate.iter().sum::<f64>() / n_cells as f64;
+        self.ln_covariate = covariate.iter().map(|x| (x / mean).ln()).collect();
+        Ok(self)
     }
 
     pub fn n_cells(&self) -> usize {
@@ -85,6 +103,15 @@ impl<'a> GuideCounts<'a> {
     /// Batch code of each cell, from 0.
     pub fn batch(&self) -> &[u32] {
         &self.batch
+    }
+
+    pub fn has_covariate(&self) -> bool {
+        !self.ln_covariate.is_empty()
+    }
+
+    /// ln of the cell's covariate over the mean; 0 without one.
+    pub fn ln_covariate(&self, cell: usize) -> f64 {
+        self.ln_covariate.get(cell).copied().unwrap_or(0.0)
     }
 
     /// All stored counts, cell by cell.
@@ -200,5 +227,17 @@ mod tests {
         assert!(GuideCounts::new(1, &[0, 1], &[1], &[1.0], None).is_err());
         assert!(GuideCounts::new(2, &[0, 2], &[1, 0], &[1.0, 1.0], None).is_err());
         assert!(GuideCounts::new(1, &[0, 1], &[0], &[1.0], Some(vec![])).is_err());
+    }
+
+    #[test]
+    fn a_covariate_is_one_positive_number_a_cell() {
+        let with = |covariate: &[f64]| {
+            let counts = GuideCounts::new(1, &[0, 1, 1], &[0], &[1.0], None).unwrap().with_covariate(covariate)?;
+            Ok::<_, Error>((counts.ln_covariate(0), counts.ln_covariate(1)))
+        };
+        assert_eq!(with(&[1.0, 3.0]).unwrap(), ((0.5f64).ln(), (1.5f64).ln()));
+        for bad in [&[1.0][..], &[1.0, 0.0], &[1.0, -1.0], &[f64::NAN, 1.0], &[f64::INFINITY, 1.0]] {
+            assert!(with(bad).is_err(), "{bad:?}");
+        }
     }
 }

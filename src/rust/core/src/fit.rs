@@ -14,6 +14,8 @@ pub enum Column {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FitTable {
     pub columns: Vec<(String, Column)>,
+    /// What was fitted to the cells, one value for each; empty for models without effects of cells.
+    pub cells: Vec<(String, Column)>,
 }
 
 /// How a fit ended.
@@ -78,7 +80,7 @@ impl FitTable {
         ));
         columns.push(("converged".into(), Column::Logical(rows.iter().map(|r| r.converged).collect())));
         columns.push(("note".into(), Column::Text(rows.iter().map(|r| Some(r.note.clone())).collect())));
-        Self { columns }
+        Self { columns, cells: vec![] }
     }
 
     /// A table for models without a fit: one row a unit, its number of cells.

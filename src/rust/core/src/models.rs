@@ -106,6 +106,10 @@ pub struct Scores {
 
 pub trait Model: Sync {
     fn info(&self) -> ModelInfo;
+    /// Whether the model looks at [`GuideCounts::ln_covariate`].
+    fn uses_covariate(&self) -> bool {
+        false
+    }
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores>;
 }
 

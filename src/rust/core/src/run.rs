@@ -35,18 +35,23 @@ impl Progress {
         }
     }
 
-    /// `f` of 0, 1, ... n - 1 on all threads of the current pool, results in order.
-    pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
-        self.total.fetch_add(n, Ordering::Relaxed);
-        (0..n)
+    /// `f` of every item on all threads of the current pool, results in order.
+    pub fn each<I: Send, T: Send>(&self, items: Vec<I>, f: impl Fn(I) -> T + Sync) -> Result<Vec<T>> {
+        self.total.fetch_add(items.len(), Ordering::Relaxed);
+        items
             .into_par_iter()
-            .map(|i| {
+            .map(|item| {
                 self.check()?;
-                let value = f(i);
+                let value = f(item);
                 self.done.fetch_add(1, Ordering::Relaxed);
                 Ok(value)
             })
             .collect()
+    }
+
+    /// `f` of 0, 1, ... n - 1 on all threads of the current pool, results in order.
+    pub fn map<T: Send>(&self, n: usize, f: impl Fn(usize) -> T + Sync) -> Result<Vec<T>> {
+        self.each((0..n).collect(), f)
     }
 }
 

@@ -4,41 +4,57 @@
 //!
 //!   B ~ NB(mean e_c q_g + h (D_c - y) l_g, size a)   soup, of heavy tail, and chimeras of the cell's other molecules
 //!   S ~ NB(mean d_c f_g, size r)                     signal
-//!   e_c ~ gamma(shape s, mean A_b)                   ambient exposure of the cell, UMIs
-//!   d_c ~ gamma(shape k, mean d_b)                   capture of the cell; d_b is 1 on average
+//!   e_c ~ gamma(shape s, mean A_b x_c^beta)          ambient exposure of the cell, UMIs
+//!   d_c ~ gamma(shape k, mean d_b x_c^gamma)         capture of the cell; d_b is 1 on average
 //!   q_g, f_g ~ gamma                                 ambient share and efficiency, shrunken across guides
 //!   z ~ Bernoulli(pi_g), the cell without any guide reweighted by w; pi_g ~ beta, shrunken across guides
 //!
-//! l_g is the guide's share of all UMIs. Each pair is judged by what the *other* guides of the cell say of e_c and d_c
+//! l_g is the guide's share of all UMIs; x_c a covariate of the cell over its mean, 1 without one. Each pair is judged by what the *other* guides of the cell say of e_c and d_c
 //! (leave one out): B and S are then predicted with e_c and d_c integrated out, which for the gamma posteriors is again
 //! a negative binomial in mean and variance. So no guide is explained away by its own count. w couples the guides of a
 //! cell: where hardly any cell is without a guide, a cell's best candidate is believed sooner.
 //!
-//! Guides and cells are updated by their closed-form EM steps; a, r, s, k and h, of which there is one each, by a search
-//! on the predictive log-likelihood. Sums run over fixed blocks of cells, so threads do not change a bit.
+//! Guides and cells are updated by their closed-form EM steps; a, r, s, k, h, beta and gamma, of which there is one each, by
+//! a search on the predictive log-likelihood. Sums run over fixed blocks of cells, so threads do not change a bit.
 //!
 //! Shrinkage of a guide across guides is new here. The soup as a negative binomial with cell exposures: Fleming et al.
 //! 2023 (CellBender, doi:10.1038/s41592-023-01943-7).
 use super::poisson_gauss::PoissonGauss;
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::fit::{FitRow, FitTable, Status};
+use crate::fit::{Column, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
-use crate::special::ln_gamma;
 use crate::Result;
+use rayon::prelude::*;
 
-/// Cells that are summed together; fixes the order of sums.
-const BLOCK: usize = 2048;
-/// Cells the shared parameters are learnt from; more say nothing new of them.
+/// Cells that are summed together; fixes the order of sums. More where there are more than [`BLOCKS`] of these.
+const BLOCK: usize = 512;
+const BLOCKS: usize = 256;
+/// Cells the shared parameters are learnt from, and those the search looks at; more say nothing new of them.
 const TRAINING_CELLS: usize = 20_000;
+const SEARCH_CELLS: usize = 5_000;
+/// Stored counts, and least cells, that it looks at until the fit is near.
+const FIRST_COUNTS: usize = 20_000;
+const FEWEST_CELLS: usize = 1_000;
 /// Most rounds of EM, and how many each start gets.
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
-/// Rounds without a gain of 1e-5 of the log-likelihood after which the fit has converged.
-const PATIENCE: usize = 8;
-/// Bins of exposure, of capture and of guides by ambient share, for the sums over zeros.
-const BINS: usize = 24;
+/// The soup alone is fitted to the end where its log-likelihood is within this share of the model's.
+const CLOSE: f64 = 0.05;
+/// Rounds on all cells, where only some were learnt from.
+const LAST_ROUNDS: usize = 4;
+/// Near, and converged: two searches in a row gained less than this of the log-likelihood.
+const NEAR: f64 = 2e-4;
+const GAIN: f64 = 2e-5;
+/// A cell is settled when no posterior, and no sum relative to 1 and itself, changes by more; and the most looks until then.
+const SETTLED: f64 = 1e-10;
+const SETTLED_SUMS: f64 = 1e-7;
+const LOOKS: usize = 200;
+/// Rows of what a zero hides, by capture; bins of guides by ambient share and, per e-fold, of cells by exposure.
+const ROWS: usize = 32;
+const SHARE_BINS: usize = 64;
+const EXPOSURE_BINS: usize = 4;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
 const LONGEST_SUM: f64 = 5000.0;
 /// What r and k are drawn to, and by how many nats per cell for a factor of e. Cells without any guide and carriers that
@@ -46,8 +62,14 @@ const LONGEST_SUM: f64 = 5000.0;
 const RIDGE: (f64, f64, f64) = (2.0, 8.0, 0.05);
 /// Least mean signal, UMIs.
 const LEAST_SIGNAL: f64 = 2.0;
-/// Bounds of a, r, s, k and h. Shapes below these would say that cells have nothing in common.
-const BOUNDS: [(f64, f64); 5] = [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5)];
+/// Bounds of a, r, s, k, h, beta and gamma. Shapes below these would say that cells have nothing in common.
+const BOUNDS: [(f64, f64); SHARED] =
+    [(0.05, 1e3), (0.2, 1e3), (0.3, 1e3), (0.5, 1e3), (1e-5, 0.5), (0.0, 1.5), (0.0, 1.5)];
+/// First and least steps of the search; of all but the slopes in logs.
+const STEPS: [f64; SHARED] = [0.5, 0.35, 0.5, 0.5, 0.7, 0.4, 0.4];
+const LEAST_STEP: f64 = 0.02;
+/// Looks at each cell before h is judged.
+const LOOKS_AHEAD: usize = 4;
 
 pub struct Ambient;
 
@@ -65,6 +87,10 @@ impl Model for Ambient {
                 "the whole matrix at once: ambient and chimeric UMIs per cell, signal per guide, shrunken across guides",
             when: "Whenever it can be afforded: needs no choice, best on hard data, also for guides in few cells.",
         }
+    }
+
+    fn uses_covariate(&self) -> bool {
+        true
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
@@ -85,47 +111,53 @@ impl Model for Ambient {
             });
         }
         // Every k-th cell, so that all lanes are there.
-        let stride = n_cells.div_ceil(TRAINING_CELLS).max(1);
-        let training: Vec<usize> = (0..n_cells).step_by(stride).collect();
-        let start = mixture::score_per_guide(&PoissonGauss, counts, control, progress, false)?.score;
-        let by_share: Vec<f64> = (0..n_cells)
-            .flat_map(|cell| {
-                let depth = counts.depth()[cell];
-                counts.cell(cell).map(move |at| {
-                    let y = counts.counts()[at];
-                    f64::from(u8::from(y >= 2.0 && y >= 0.2 * depth))
-                })
-            })
-            .collect();
+        let training = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(TRAINING_CELLS).max(1)));
+        let (start, by_share) = (training.each_guide(control, progress)?, training.by_share());
         let mut runs = Vec::new();
         for start in [start, by_share] {
-            let mut run = Run::new(counts, &training, &start, &gated, false);
-            run.climb(counts, &training, &gated, SHORT_ROUNDS, progress)?;
+            let mut run = Run::new(&training, &start, &gated, false, progress)?;
+            run.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
             runs.push(run);
         }
         let Some(mut run) = runs.into_iter().max_by(|a, b| a.fit.log_lik.total_cmp(&b.fit.log_lik)) else {
             return Err(crate::Error::Internal("the ambient model had no start".into()));
         };
-        run.climb(counts, &training, &gated, ROUNDS, progress)?;
-        let mut fit = run.fit;
+        run.climb(&training, NEAR, ROUNDS, &gated, progress)?;
+        run.climb(&training, GAIN, ROUNDS, &gated, progress)?;
         // Whether there is any signal at all: the same screen as soup and chimeras alone.
-        let mut soup = Run::new(counts, &training, &vec![0.0; counts.n_counts()], &gated, true);
-        soup.climb(counts, &training, &gated, ROUNDS, progress)?;
+        let no_carriers = vec![0.0; training.n_counts()];
+        let mut soup = Run::new(&training, &no_carriers, &gated, true, progress)?;
+        soup.climb(&training, NEAR, ROUNDS, &gated, progress)?;
+        if soup.fit.log_lik > (1.0 + CLOSE) * run.fit.log_lik {
+            soup.climb(&training, GAIN, ROUNDS, &gated, progress)?;
+        }
         let live = gated.iter().filter(|&&g| !g).count();
         // Prior and efficiency of each guide, size and capture shape of the signal, weight of the empty cell.
-        let penalty = (2 * live + 3) as f64 * (training.len() as f64).ln();
-        fit.bic_gain = 2.0 * (fit.log_lik - soup.fit.log_lik) - penalty;
-        let all: Vec<usize> = (0..n_cells).collect();
-        let pass = fit.finish(counts, &all, &gated, progress)?;
+        let penalty = (2 * live + 3) as f64 * (training.cells.len() as f64).ln();
+        run.fit.bic_gain = 2.0 * (run.fit.log_lik - soup.fit.log_lik) - penalty;
+        drop(soup);
+        if training.cells.len() < n_cells {
+            let all = Sample::new(counts, 0..n_cells);
+            run.sums = Sums::new(n_cells, counts.n_counts());
+            for _ in 0..LAST_ROUNDS {
+                run.round(&all, None, &gated, progress)?;
+            }
+            run.settle(&all, progress)?;
+        } else {
+            run.settle(&training, progress)?;
+        }
+        let Run { fit, sums, scale, posterior, .. } = run;
         let no_signal = fit.why_no_signal(&gated);
         let rows = fit.rows(counts, &gates, no_signal);
-        let mut score = pass.posterior;
+        let mut score = posterior;
         for (value, &guide) in score.iter_mut().zip(counts.guides()) {
             if gated[guide as usize] || no_signal.is_some() {
                 *value = 0.0;
             }
         }
-        Ok(Scores { score, fits: FitTable::from_rows("guide", &names(), &rows) })
+        let mut fits = FitTable::from_rows("guide", &names(), &rows);
+        fits.cells = fit.cell_table(counts, &sums, &scale);
+        Ok(Scores { score, fits })
     }
 }
 
@@ -139,23 +171,28 @@ fn names() -> Vec<String> {
         "exposure_shape",
         "capture_shape",
         "hopping",
+        "exposure_slope",
+        "capture_slope",
         "empty_weight",
     ]
     .map(String::from)
     .to_vec()
 }
 
-/// The five shared parameters that are searched for, by index.
+/// The shared parameters that are searched for, by index.
 const AMBIENT_SIZE: usize = 0;
 const SIGNAL_SIZE: usize = 1;
 const EXPOSURE_SHAPE: usize = 2;
 const CAPTURE_SHAPE: usize = 3;
 const HOPPING: usize = 4;
+const EXPOSURE_SLOPE: usize = 5;
+const CAPTURE_SLOPE: usize = 6;
+const SHARED: usize = 7;
 
 #[derive(Clone)]
 struct Fit {
-    /// a, r, s, k, h.
-    shared: [f64; 5],
+    /// a, r, s, k, h, beta, gamma.
+    shared: [f64; SHARED],
     prior: Vec<f64>,
     /// Ambient share of each guide; sums to 1.
     share: Vec<f64>,
@@ -189,6 +226,16 @@ struct CellSums {
     efficiency: f64,
 }
 
+impl CellSums {
+    fn is_near(&self, other: &Self) -> bool {
+        let near = |a: f64, b: f64| (a - b).abs() <= SETTLED_SUMS * (1.0 + b);
+        near(self.background, other.background)
+            && near(self.share, other.share)
+            && near(self.signal, other.signal)
+            && near(self.efficiency, other.efficiency)
+    }
+}
+
 /// The sums of all cells, and what each stored count put into them.
 struct Sums {
     cell: Vec<CellSums>,
@@ -201,7 +248,89 @@ impl Sums {
     }
 }
 
-/// What a zero hides, for captures on a geometric grid: per guide, and over all guides.
+/// Cells that are looked at together, and where the stored counts of each start among those of all.
+struct Sample<'a> {
+    counts: &'a GuideCounts<'a>,
+    cells: Vec<usize>,
+    starts: Vec<usize>,
+}
+
+impl<'a> Sample<'a> {
+    fn new(counts: &'a GuideCounts<'a>, cells: impl Iterator<Item = usize>) -> Self {
+        let cells: Vec<usize> = cells.collect();
+        let mut starts = vec![0];
+        for &cell in &cells {
+            starts.push(starts[starts.len() - 1] + counts.cell(cell).len());
+        }
+        Self { counts, cells, starts }
+    }
+
+    fn n_counts(&self) -> usize {
+        self.starts[self.cells.len()]
+    }
+
+    /// Posteriors to start from: of each guide by itself.
+    fn each_guide(&self, control: &Control, progress: &Progress) -> Result<Vec<f64>> {
+        let places = self.cells.iter().flat_map(|&cell| self.counts.cell(cell));
+        let (guides, y): (Vec<i32>, Vec<f64>) =
+            places.map(|at| (self.counts.guides()[at], self.counts.counts()[at])).unzip();
+        let indptr: Vec<i32> = self.starts.iter().map(|&start| start as i32).collect();
+        let counts = GuideCounts::new(self.counts.n_guides(), &indptr, &guides, &y, None)?;
+        Ok(mixture::score_per_guide(&PoissonGauss, &counts, control, progress, false)?.score)
+    }
+
+    /// And by the guide's share of its cell.
+    fn by_share(&self) -> Vec<f64> {
+        let mut start = Vec::with_capacity(self.n_counts());
+        for &cell in &self.cells {
+            let least = (0.2 * self.counts.depth()[cell]).max(2.0);
+            start.extend(self.counts.cell(cell).map(|at| f64::from(u8::from(self.counts.counts()[at] >= least))));
+        }
+        start
+    }
+
+    /// The cells that the search looks at: some, every k-th.
+    fn some(&self, few: bool) -> Vec<usize> {
+        let n = self.cells.len();
+        let mut step = n.div_ceil(SEARCH_CELLS).max(1);
+        if few {
+            step = step.max(self.n_counts().div_ceil(FIRST_COUNTS)).min(n.div_ceil(FEWEST_CELLS)).max(1);
+        }
+        (0..n).step_by(step).collect()
+    }
+
+    fn block(&self) -> usize {
+        BLOCK.max(self.cells.len().div_ceil(BLOCKS))
+    }
+
+    /// One slice of the sums, and of the stored counts, for each block of cells; and the first cell of the block.
+    fn blocks<'s, T>(&self, sums: &'s mut Sums, mut of_counts: &'s mut [T]) -> Vec<Block<'s, T>> {
+        let mut own = sums.own.as_mut_slice();
+        let mut first = 0;
+        sums.cell
+            .chunks_mut(self.block())
+            .map(|cell| {
+                let n = self.starts[first + cell.len()] - self.starts[first];
+                let (own_here, own_rest) = std::mem::take(&mut own).split_at_mut(n);
+                let some = n.min(of_counts.len());
+                let (here, rest) = std::mem::take(&mut of_counts).split_at_mut(some);
+                (own, of_counts) = (own_rest, rest);
+                let block = Block { first, cell, own: own_here, of_counts: here };
+                first += block.cell.len();
+                block
+            })
+            .collect()
+    }
+}
+
+struct Block<'s, T> {
+    first: usize,
+    cell: &'s mut [CellSums],
+    own: &'s mut [CellSums],
+    of_counts: &'s mut [T],
+}
+
+/// What a zero hides, for captures on a geometric grid: per guide, and over all guides. Between rows it is interpolated.
 struct ZeroTable {
     ln_low: f64,
     step: f64,
@@ -220,100 +349,259 @@ struct ZeroRow {
     efficiency_sum: f64,
 }
 
+/// Between which rows a capture lies.
+struct Between<'a> {
+    row: usize,
+    weight: f64,
+    low: &'a ZeroRow,
+    high: &'a ZeroRow,
+}
+
 impl ZeroTable {
-    fn index(&self, capture: f64) -> usize {
-        let at = ((capture.ln() - self.ln_low) / self.step).round();
-        (at.max(0.0) as usize).min(self.rows.len() - 1)
-    }
-
-    fn row(&self, capture: f64) -> &ZeroRow {
-        &self.rows[self.index(capture)]
+    fn at(&self, capture: f64) -> Between<'_> {
+        let at = ((capture.ln() - self.ln_low) / self.step).clamp(0.0, (self.rows.len() - 1) as f64);
+        let row = (at as usize).min(self.rows.len() - 2);
+        Between { row, weight: at - row as f64, low: &self.rows[row], high: &self.rows[row + 1] }
     }
 }
 
-/// The expectations of one pass over the cells.
-struct Pass {
-    /// Per stored count of the cells that were passed over, in order.
-    posterior: Vec<f64>,
-    /// Expected background UMIs if the pair is not, and if it is signal.
-    background: Vec<[f64; 2]>,
-    /// Per cell, by what the reweighted empty cell changes the probability of any set of guides: they are divided by it.
-    scale: Vec<f64>,
-    log_lik: f64,
-    /// Expected number of cells without a guide.
-    empty: f64,
-}
-
-impl Pass {
-    /// Expected background UMIs of a stored count.
-    fn expected(&self, at: usize) -> f64 {
-        let p = self.posterior[at];
-        (1.0 - p) * self.background[at][0] + p * self.background[at][1]
+impl Between<'_> {
+    fn of(&self, value: impl Fn(&ZeroRow) -> f64) -> f64 {
+        (1.0 - self.weight) * value(self.low) + self.weight * value(self.high)
     }
 }
 
-/// ln mass of a negative binomial with this mean and size; `ln_factorial` is ln y!.
-fn ln_nb(y: f64, mean: f64, size: f64, ln_factorial: f64) -> f64 {
-    let zero = -size * (mean / size).ln_1p();
-    if y == 0.0 {
-        return zero;
-    }
-    zero + y * (mean / (size + mean)).ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial
+/// Sums over the ambient shares q of all guides, as functions of ln x: sum q / (1 + x q), its slope, and
+/// sum ln(1 + x q) / x. Between knots by cubic Hermite interpolation.
+struct ShareTable {
+    knots: Vec<[f64; 3]>,
 }
 
-/// ln P(y | background), ln P(y | background + signal), and the background UMIs expected in the latter.
-fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f64, f64) {
-    let ln_factorial = ln_gamma(y + 1.0);
-    let ln0 = ln_nb(y, mean, size, ln_factorial);
-    if y > LONGEST_SUM {
-        // One negative binomial with the mean and variance of the sum stands for it.
-        let both = mean + signal;
-        let both_size = both * both / (mean * mean / size + signal * signal / signal_size);
-        return (ln0, ln_nb(y, both, both_size, ln_factorial), y * mean / both);
+impl ShareTable {
+    const LN_LOW: f64 = -18.0;
+    const STEP: f64 = 0.0625;
+    const KNOTS: usize = 576;
+
+    fn new(shares: &[f64]) -> Self {
+        let bins = bin(shares);
+        let knots = (0..Self::KNOTS)
+            .map(|i| {
+                let x = (Self::LN_LOW + Self::STEP * i as f64).exp();
+                let mut sums = [0.0; 3];
+                for &(q, n) in &bins {
+                    let all = 1.0 / (1.0 + x * q);
+                    sums[0] += n * q * all;
+                    sums[1] -= n * q * x * q * all * all;
+                    sums[2] += n * (x * q).ln_1p() / x;
+                }
+                sums
+            })
+            .collect();
+        Self { knots }
     }
-    // Sum over the background's part j of the count, by ratios of neighbouring masses.
-    let back = mean / (size + mean);
-    let fore = (signal_size + signal) / signal;
-    let (mut b, mut s) = ((-size * (mean / size).ln_1p()).exp(), 1.0);
-    let (mut sum, mut first) = (0.0, 0.0);
-    let mut j = 0.0;
-    while j <= y {
-        let term = b * s;
-        sum += term;
-        first += term * j;
-        if j > mean && term < 1e-15 * sum && b < 1e-15 {
-            break;
-        }
-        let k = y - j;
-        b *= (size + j) / (j + 1.0) * back;
-        s *= k / (signal_size + k - 1.0) * fore;
-        j += 1.0;
+
+    fn at(&self, x: f64) -> (usize, f64) {
+        let at = ((x.ln() - Self::LN_LOW) / Self::STEP).clamp(0.0, (Self::KNOTS - 1) as f64);
+        let knot = (at as usize).min(Self::KNOTS - 2);
+        (knot, at - knot as f64)
     }
-    if !(sum.is_finite() && sum > 0.0) {
-        // Beyond the range of f64: the count lies so far above everything that the signal alone holds it.
-        return (ln0, ln_nb(y, signal, signal_size, ln_factorial), mean.min(y));
+
+    fn hermite(t: f64, low: (f64, f64), high: (f64, f64)) -> f64 {
+        let (u, d0, d1) = (1.0 - t, low.1 * Self::STEP, high.1 * Self::STEP);
+        u * u * ((1.0 + 2.0 * t) * low.0 + t * d0) + t * t * ((3.0 - 2.0 * t) * high.0 - u * d1)
     }
-    (ln0, ln_nb(y, signal, signal_size, ln_factorial) + sum.ln(), first / sum)
+
+    /// sum q / (1 + x q).
+    fn reach(&self, x: f64) -> f64 {
+        let (knot, t) = self.at(x);
+        let (low, high) = (self.knots[knot], self.knots[knot + 1]);
+        Self::hermite(t, (low[0], low[1]), (high[0], high[1]))
+    }
+
+    /// sum ln(1 + x q).
+    fn ln_all(&self, x: f64) -> f64 {
+        let (knot, t) = self.at(x);
+        let (low, high) = (self.knots[knot], self.knots[knot + 1]);
+        x * Self::hermite(t, (low[2], low[0] - low[2]), (high[2], high[0] - high[2]))
+    }
 }
 
 /// Values put into bins of equal numbers: the mean of each bin and its number.
 fn bin(values: &[f64]) -> Vec<(f64, f64)> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let each = sorted.len().div_ceil(BINS).max(1);
+    let each = sorted.len().div_ceil(SHARE_BINS).max(1);
     sorted.chunks(each).map(|chunk| (chunk.iter().sum::<f64>() / chunk.len() as f64, chunk.len() as f64)).collect()
+}
+
+/// ln P(y | background), ln P(y | background + signal), and the background UMIs expected in the latter.
+fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f64, f64) {
+    let ln_zero = -size * (mean / size).ln_1p();
+    let back = mean / (size + mean);
+    let ln0 = ln_zero + ln_rise(y, back, size, 1.0);
+    if y > LONGEST_SUM {
+        // One negative binomial with the mean and variance of the sum stands for it.
+        let both = mean + signal;
+        let both_size = both * both / (mean * mean / size + signal * signal / signal_size);
+        return (ln0, ln_nb(y, both, both_size, 1.0), y * mean / both);
+    }
+    // Sum over the background's part j of the count, by ratios of neighbouring masses, relative to j = 0.
+    let fore = (signal_size + signal) / signal;
+    let factor = back * fore;
+    let (mut term, mut sum, mut first) = (1.0, 1.0, 0.0);
+    let mut ln_scale = 0.0;
+    for n in 1..=y as u32 {
+        let j = f64::from(n);
+        let k = y - j;
+        term *= factor * (size + j - 1.0) * (k + 1.0) / (j * (signal_size + k));
+        sum += term;
+        first += term * j;
+        if n % 4 == 0 {
+            // Bounds the ratio of all terms to come but for the signal's ratios, whose product is below 1 + k / r.
+            let ratio = factor * ((size + j) / (j + 1.0)).max(1.0);
+            if ratio < 0.9 && term * (1.0 + k / signal_size) * y < 1e-14 * sum {
+                break;
+            }
+            if sum > 1e150 {
+                ln_scale += sum.ln();
+                (term, sum, first) = (term / sum, 1.0, first / sum);
+            }
+        }
+    }
+    (ln0, ln_zero + ln_scale + ln_nb(y, signal, signal_size, sum), first / sum)
+}
+
+/// ln of `times` the mass of a negative binomial with this mean and size.
+fn ln_nb(y: f64, mean: f64, size: f64, times: f64) -> f64 {
+    -size * (mean / size).ln_1p() + ln_rise(y, mean / (size + mean), size, times)
+}
+
+/// ln of `times` rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
+fn ln_rise(y: f64, rate: f64, size: f64, times: f64) -> f64 {
+    if y > 12.0 {
+        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_gamma(y + 1.0) + times.ln();
+    }
+    let (mut above, mut below) = (times, 1.0);
+    let mut j = 0.0;
+    while j < y {
+        above *= rate * (size + j);
+        j += 1.0;
+        below *= j;
+    }
+    (above / below).ln()
+}
+
+/// ln Gamma for x > 0 by Stirling's series (Abramowitz and Stegun 6.1.41), exact to 1e-13 from 10 on; below by recurrence.
+fn ln_gamma(mut x: f64) -> f64 {
+    let mut below = 1.0;
+    while x < 10.0 {
+        below *= x;
+        x += 1.0;
+    }
+    let i = 1.0 / (x * x);
+    let series = (1.0 / 12.0
+        - i * (1.0 / 360.0 - i * (1.0 / 1260.0 - i * (1.0 / 1680.0 - i * (1.0 / 1188.0 - i * 691.0 / 360_360.0)))))
+        / x;
+    (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - below.ln()
+}
+
+/// One stored count, looked at.
+#[derive(Clone, Copy)]
+struct Pair {
+    posterior: f64,
+    /// Background UMIs expected of a count that is signal.
+    both: f64,
+}
+
+/// One look at a cell.
+#[derive(Default)]
+struct Look {
+    log_lik: f64,
+    /// Probability that the cell has no guide.
+    empty: f64,
+    /// By what the reweighted empty cell changes the probability of any set of guides: they are divided by it.
+    scale: f64,
+}
+
+/// What the guides learn from a block of cells.
+struct GuideSums {
+    /// Per guide: carriers, background, signal and the captures that could bring it.
+    carriers: Vec<f64>,
+    background: Vec<f64>,
+    signal: Vec<f64>,
+    captured: Vec<f64>,
+    /// Cells in each row of the zero table.
+    in_row: [f64; ROWS],
+    /// Cells by ln exposure, and the sum of their exposures.
+    exposures: Vec<[f64; 2]>,
+    /// Per batch: cells, exposure, signal, efficiency; less what the covariate explains.
+    batch: Vec<[f64; 4]>,
+    log_lik: f64,
+    empty: f64,
+}
+
+const LN_LOW_EXPOSURE: f64 = -16.0;
+const N_EXPOSURES: usize = 32 * EXPOSURE_BINS;
+
+impl GuideSums {
+    fn new(n_guides: usize, n_batches: usize) -> Self {
+        Self {
+            carriers: vec![0.0; n_guides],
+            background: vec![0.0; n_guides],
+            signal: vec![0.0; n_guides],
+            captured: vec![0.0; n_guides],
+            in_row: [0.0; ROWS],
+            exposures: vec![[0.0; 2]; N_EXPOSURES],
+            batch: vec![[0.0; 4]; n_batches],
+            log_lik: 0.0,
+            empty: 0.0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
+        add(&mut self.carriers, &other.carriers);
+        add(&mut self.background, &other.background);
+        add(&mut self.signal, &other.signal);
+        add(&mut self.captured, &other.captured);
+        add(&mut self.in_row, &other.in_row);
+        add(self.exposures.as_flattened_mut(), other.exposures.as_flattened());
+        add(self.batch.as_flattened_mut(), other.batch.as_flattened());
+        self.log_lik += other.log_lik;
+        self.empty += other.empty;
+    }
+
+    fn see_exposure(&mut self, exposure: f64) {
+        let at = ((exposure.ln() - LN_LOW_EXPOSURE) * EXPOSURE_BINS as f64).clamp(0.0, (N_EXPOSURES - 1) as f64);
+        let bin = &mut self.exposures[at as usize];
+        bin[0] += 1.0;
+        bin[1] += exposure;
+    }
+}
+
+/// What one look at the cells needs of the parameters.
+struct Tables {
+    zeros: ZeroTable,
+    shares: ShareTable,
+    ln_prior: Vec<f64>,
+    ln_not: Vec<f64>,
+    ln_prior_weight: f64,
 }
 
 /// A fit on its way.
 struct Run {
     fit: Fit,
     sums: Sums,
-    /// Factor of the next step of each shared parameter.
-    step: [f64; 5],
+    /// Of the stored counts, and what was divided by in each cell, once settled.
+    posterior: Vec<f64>,
+    scale: Vec<f64>,
+    /// Next step of each shared parameter, in logs but for the slopes.
+    step: [f64; SHARED],
 }
 
 impl Run {
-    fn new(counts: &GuideCounts, cells: &[usize], start: &[f64], gated: &[bool], soup_only: bool) -> Self {
+    fn new(sample: &Sample, start: &[f64], gated: &[bool], soup_only: bool, progress: &Progress) -> Result<Self> {
+        let counts = sample.counts;
         let n_guides = counts.n_guides();
         let n_batches = counts.n_batches();
         let mut library = vec![0.0; n_guides];
@@ -322,8 +610,8 @@ impl Run {
         }
         let total: f64 = library.iter().sum();
         library.iter_mut().for_each(|l| *l /= total);
-        let mut fit = Fit {
-            shared: [1.0, 1.5, 2.0, 10.0, 0.01],
+        let fit = Fit {
+            shared: [1.0, 1.5, 2.0, 10.0, 0.01, 0.0, 0.0],
             prior: vec![1.0 / n_guides as f64; n_guides],
             share: vec![1.0 / n_guides as f64; n_guides],
             efficiency: vec![10.0; n_guides],
@@ -338,195 +626,405 @@ impl Run {
             rounds: 0,
             converged: false,
         };
-        let places = places(counts, cells);
-        let pass = Pass {
-            posterior: places.iter().map(|&at| start[at]).collect(),
-            background: places.iter().map(|&at| [counts.counts()[at], 0.0]).collect(),
-            scale: vec![1.0; cells.len()],
-            log_lik: f64::NEG_INFINITY,
-            empty: 0.0,
-        };
-        let mut sums = Sums::new(cells.len(), places.len());
+        let sums = Sums::new(sample.cells.len(), sample.n_counts());
+        let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
-            fit.update_cells(counts, cells, &pass, &mut sums);
-            fit.update_guides(counts, cells, gated, &pass, &sums);
+            run.round(sample, Some(start), gated, progress)?;
         }
-        Run { fit, sums, step: [1.6, 1.4, 1.6, 1.6, 2.0] }
+        Ok(run)
     }
 
-    /// EM up to the given round, with a search over the shared parameters every second round.
-    fn climb(
-        &mut self,
-        counts: &GuideCounts,
-        cells: &[usize],
-        gated: &[bool],
-        most: usize,
-        progress: &Progress,
-    ) -> Result<()> {
-        let Run { fit, sums, step } = self;
-        let mut best = f64::NEG_INFINITY;
-        let mut since = 0;
-        while fit.rounds < most {
-            progress.check()?;
-            let pass = fit.pass(counts, cells, sums, progress)?;
-            fit.log_lik = pass.log_lik;
-            fit.rounds += 1;
-            // The predictive log-likelihood is no EM objective and may fall a little; done when it gains no more.
-            if pass.log_lik > best + 1e-5 * pass.log_lik.abs() {
-                best = pass.log_lik;
-                since = 0;
-            } else {
-                since += 1;
-                if since >= PATIENCE {
-                    fit.converged = true;
-                    break;
-                }
+    /// One round of EM: a look at all cells, what it says of them, and the guides. Returns the log-likelihood before it.
+    /// `start` stands for the posteriors where there is no look yet.
+    fn round(&mut self, sample: &Sample, start: Option<&[f64]>, gated: &[bool], progress: &Progress) -> Result<f64> {
+        let Run { fit, sums, .. } = self;
+        let tables = fit.tables();
+        let counts = sample.counts;
+        let blocks = progress.each(sample.blocks::<()>(sums, &mut []), |block| {
+            let mut guides = GuideSums::new(counts.n_guides(), counts.n_batches());
+            let mut pairs = Vec::new();
+            let mut from = 0;
+            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
+                let own = &mut block.own[from..from + counts.cell(*cell).len()];
+                from += own.len();
+                let look = match start {
+                    None => fit.look(&tables, counts, *cell, sums, own, &mut pairs),
+                    Some(start) => {
+                        pairs.clear();
+                        let at = sample.starts[block.first] + from - own.len();
+                        pairs.extend(start[at..at + own.len()].iter().map(|&posterior| Pair { posterior, both: 0.0 }));
+                        Look { scale: 1.0, ..Look::default() }
+                    }
+                };
+                *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
+                fit.learn_guides(&tables, counts, *cell, sums, own, &pairs, &look, &mut guides);
             }
-            fit.update_empty(cells.len(), pass.empty);
-            fit.update_cells(counts, cells, &pass, sums);
-            fit.update_guides(counts, cells, gated, &pass, sums);
-            if fit.rounds >= 3 && fit.rounds % 2 == 1 {
-                fit.search(counts, cells, sums, step, progress)?;
+            guides
+        })?;
+        let mut guides = GuideSums::new(counts.n_guides(), counts.n_batches());
+        blocks.iter().for_each(|block| guides.add(block));
+        if start.is_none() {
+            fit.update_empty(sample.cells.len(), guides.empty);
+        }
+        fit.update_guides(gated, &tables.zeros, &guides);
+        let mut known: Vec<f64> = sums.cell.iter().map(|cell| cell.signal).collect();
+        let middle = known.len() / 2;
+        fit.known_signal = if known.is_empty() { 0.0 } else { *known.select_nth_unstable_by(middle, f64::total_cmp).1 };
+        Ok(guides.log_lik)
+    }
+
+    /// EM until two searches in a row gain less than this of the log-likelihood, or up to the given round. Shared parameters
+    /// are searched every second round.
+    fn climb(&mut self, sample: &Sample, gain: f64, most: usize, gated: &[bool], progress: &Progress) -> Result<()> {
+        let searched = sample.some(gain >= NEAR);
+        let mut best = f64::NEG_INFINITY;
+        let mut idle = false;
+        self.fit.converged = false;
+        while self.fit.rounds < most {
+            progress.check()?;
+            self.fit.log_lik = self.round(sample, None, gated, progress)?;
+            self.fit.rounds += 1;
+            if self.fit.rounds < 3 || self.fit.rounds % 2 == 0 {
+                continue;
+            }
+            // The predictive log-likelihood is no EM objective and may fall a little; done when it gains no more.
+            if self.fit.log_lik > best + gain * self.fit.log_lik.abs() {
+                best = self.fit.log_lik;
+                idle = false;
+            } else if idle {
+                self.fit.converged = true;
+                break;
+            } else {
+                idle = true;
+            }
+            self.search(sample, &searched, progress)?;
+        }
+        Ok(())
+    }
+
+    /// Each shared parameter to the top of the parabola through the predictive log-likelihood here, a step up and a step
+    /// down, or to the better end.
+    fn search(&mut self, sample: &Sample, all: &[usize], progress: &Progress) -> Result<()> {
+        let Run { fit, sums, step, .. } = self;
+        // Where no guide is carried, size and capture of the signal change nothing.
+        let mut parameters = vec![AMBIENT_SIZE, EXPOSURE_SHAPE];
+        // It takes many looks, see below.
+        if fit.rounds % 4 == 3 {
+            parameters.push(HOPPING);
+        }
+        if !fit.soup_only {
+            parameters.extend([SIGNAL_SIZE, CAPTURE_SHAPE]);
+        }
+        if sample.counts.has_covariate() {
+            parameters.push(EXPOSURE_SLOPE);
+            if !fit.soup_only {
+                parameters.push(CAPTURE_SLOPE);
             }
         }
+        // In a fixed order, whatever is left out.
+        parameters.sort_unstable();
+        let mut tables = fit.tables();
+        let mut here = fit.objective(&tables, sample, all, sums, 0, progress)?;
+        let few = sample.some(true);
+        for i in parameters {
+            let from = fit.shared[i];
+            // Chimeras can take the place of the exposures, for a gain that is lost once the cells have followed.
+            let (searched, ahead) = if i == HOPPING { (few.as_slice(), LOOKS_AHEAD) } else { (all, 0) };
+            let all_here = here;
+            if ahead > 0 {
+                here = fit.objective(&tables, sample, searched, sums, ahead, progress)?;
+            }
+            let is_slope = i == EXPOSURE_SLOPE || i == CAPTURE_SLOPE;
+            let of_signal = i == SIGNAL_SIZE || i == CAPTURE_SHAPE || i == CAPTURE_SLOPE;
+            let mut at = |fit: &mut Fit, offset: f64| -> Result<(f64, f64)> {
+                let to = if is_slope { from + offset } else { from * offset.exp() };
+                fit.shared[i] = to.clamp(BOUNDS[i].0, BOUNDS[i].1);
+                if of_signal {
+                    tables.zeros = fit.zero_table();
+                }
+                let offset = if is_slope { fit.shared[i] - from } else { (fit.shared[i] / from).ln() };
+                Ok((offset, fit.objective(&tables, sample, searched, sums, ahead, progress)?))
+            };
+            let up = at(fit, step[i])?;
+            let down = at(fit, -step[i])?;
+            // Through here = (0, 0): f = m x + c x x. At a bound up or down is here, and there is no parabola.
+            let (m_up, m_down) = ((up.1 - here) / up.0, (down.1 - here) / down.0);
+            let curve = (m_up - m_down) / (up.0 - down.0);
+            let top = -(m_up - curve * up.0) / (2.0 * curve);
+            let better = if up.1 > down.1 { up } else { down };
+            let inside = curve < 0.0 && (down.0..=up.0).contains(&top);
+            let best = if inside {
+                let there = at(fit, top)?;
+                if there.1 > better.1 {
+                    there
+                } else {
+                    better
+                }
+            } else {
+                better
+            };
+            let moved = if best.1 > here { best.0 } else { 0.0 };
+            fit.shared[i] = if is_slope { from + moved } else { from * moved.exp() };
+            if of_signal {
+                tables.zeros = fit.zero_table();
+            }
+            here = match (ahead > 0, moved == 0.0) {
+                (false, _) => here.max(best.1),
+                (true, true) => all_here,
+                (true, false) => fit.objective(&tables, sample, all, sums, 0, progress)?,
+            };
+            step[i] = (1.5 * moved.abs()).clamp(0.4 * step[i], 1.5 * step[i]).max(LEAST_STEP);
+        }
+        Ok(())
+    }
+
+    /// The posteriors of all counts, given the learnt parameters: cells are looked at until they change no more.
+    fn settle(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
+        let Run { fit, sums, posterior, scale, .. } = self;
+        let tables = fit.tables();
+        let counts = sample.counts;
+        *posterior = vec![0.0; counts.n_counts()];
+        let blocks = progress.each(sample.blocks(sums, posterior), |block| {
+            let (mut pairs, mut before) = (Vec::new(), Vec::new());
+            let mut from = 0;
+            let mut log_lik = 0.0;
+            let mut scales = Vec::with_capacity(block.cell.len());
+            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
+                let range = from..from + counts.cell(*cell).len();
+                from = range.end;
+                let own = &mut block.own[range.clone()];
+                let mut look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
+                for _ in 0..LOOKS {
+                    before.clone_from(&pairs);
+                    let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
+                    let sums_settled = learnt.is_near(sums);
+                    *sums = learnt;
+                    look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
+                    let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
+                    if sums_settled && pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
+                        break;
+                    }
+                }
+                for (to, pair) in block.of_counts[range].iter_mut().zip(&pairs) {
+                    *to = pair.posterior;
+                }
+                log_lik += look.log_lik;
+                scales.push(look.scale);
+            }
+            (log_lik, scales)
+        })?;
+        fit.log_lik = blocks.iter().map(|(log_lik, _)| log_lik).sum();
+        *scale = blocks.into_iter().flat_map(|(_, scales)| scales).collect();
         Ok(())
     }
 }
 
 impl Fit {
-    /// The learnt parameters on all cells: cells and guides are updated a few times more, the shared ones stay.
-    fn finish(&mut self, counts: &GuideCounts, cells: &[usize], gated: &[bool], progress: &Progress) -> Result<Pass> {
-        let mut sums = Sums::new(cells.len(), counts.n_counts());
-        let mut pass = self.pass(counts, cells, &sums, progress)?;
-        for _ in 0..6 {
-            self.update_empty(cells.len(), pass.empty);
-            self.update_cells(counts, cells, &pass, &mut sums);
-            self.update_guides(counts, cells, gated, &pass, &sums);
-            pass = self.pass(counts, cells, &sums, progress)?;
+    /// What a cell is expected to have before its guides are looked at: exposure and capture.
+    fn expected(&self, counts: &GuideCounts, cell: usize) -> (f64, f64) {
+        let batch = counts.batch()[cell] as usize;
+        let (exposure, capture) = self.factors(counts.ln_covariate(cell));
+        (self.exposure[batch] * exposure, self.capture[batch] * capture)
+    }
+
+    /// What the covariate multiplies exposure and capture by.
+    fn factors(&self, ln_covariate: f64) -> (f64, f64) {
+        if ln_covariate == 0.0 {
+            return (1.0, 1.0);
         }
-        self.log_lik = pass.log_lik;
-        Ok(pass)
+        ((self.shared[EXPOSURE_SLOPE] * ln_covariate).exp(), (self.shared[CAPTURE_SLOPE] * ln_covariate).exp())
     }
 
     /// Mean and precision of the exposure of a cell, less what one guide says of it.
-    fn exposure_of(&self, batch: usize, sums: &CellSums, background: f64, share: f64) -> (f64, f64) {
+    fn exposure_of(&self, expected: f64, sums: &CellSums, background: f64, share: f64) -> (f64, f64) {
         let shape = self.shared[EXPOSURE_SHAPE];
         let precision = shape + (sums.background - background).max(0.0);
-        (precision / (shape / self.exposure[batch] + (sums.share - share).max(0.0)), precision)
+        (precision / (shape / expected + (sums.share - share).max(0.0)), precision)
     }
 
-    fn capture_of(&self, batch: usize, sums: &CellSums, signal: f64, efficiency: f64) -> (f64, f64) {
+    fn capture_of(&self, expected: f64, sums: &CellSums, signal: f64, efficiency: f64) -> (f64, f64) {
         let shape = self.shared[CAPTURE_SHAPE];
         let precision = shape + (sums.signal - signal).max(0.0);
-        (precision / (shape / self.capture[batch] + (sums.efficiency - efficiency).max(0.0)), precision)
-    }
-
-    /// Probability that a guide which is carried leaves no count.
-    fn no_signal(&self, guide: usize, capture: f64) -> f64 {
-        let size = 1.0 / (1.0 / self.shared[SIGNAL_SIZE] + 1.0 / (self.shared[CAPTURE_SHAPE] + self.known_signal));
-        (-size * (capture * self.efficiency[guide] / size).ln_1p()).exp()
+        (precision / (shape / expected + (sums.efficiency - efficiency).max(0.0)), precision)
     }
 
     fn zero_table(&self) -> ZeroTable {
-        let low = self.capture.iter().copied().fold(f64::INFINITY, f64::min) / 16.0;
-        let high = self.capture.iter().copied().fold(0.0, f64::max) * 16.0;
-        let step = (high / low).ln() / (BINS - 1) as f64;
+        // Covariates are seldom more than a few powers of e from their mean.
+        let reach = 16.0 * (2.0 * self.shared[CAPTURE_SLOPE]).exp();
+        let low = self.capture.iter().copied().fold(f64::INFINITY, f64::min) / reach;
+        let high = self.capture.iter().copied().fold(0.0, f64::max) * reach;
+        let step = (high / low).ln() / (ROWS - 1) as f64;
         let signal_size = self.shared[SIGNAL_SIZE];
-        let rows = (0..BINS)
+        // Of a guide that is carried in a cell of typical signal.
+        let size = 1.0 / (1.0 / signal_size + 1.0 / (self.shared[CAPTURE_SHAPE] + self.known_signal));
+        let rows = (0..ROWS)
+            .into_par_iter()
             .map(|i| {
                 let capture = low * (step * i as f64).exp();
-                let zero: Vec<f64> = (0..self.prior.len())
-                    .map(|g| (-self.prior[g] * (1.0 - self.no_signal(g, capture))).ln_1p())
-                    .collect();
-                let not_carried: Vec<f64> = zero.iter().zip(&self.prior).map(|(z, pi)| (-pi).ln_1p() - z).collect();
-                let efficiency_sum = not_carried
-                    .iter()
-                    .zip(&self.efficiency)
-                    .map(|(n, f)| -n.exp_m1() * f * signal_size / (signal_size + capture * f))
-                    .sum();
-                ZeroRow {
-                    capture,
-                    not_carried_sum: not_carried.iter().sum(),
-                    zero_sum: zero.iter().sum(),
-                    not_carried,
-                    zero,
-                    efficiency_sum,
+                let n_guides = self.prior.len();
+                let (mut zero, mut not_carried) = (Vec::with_capacity(n_guides), Vec::with_capacity(n_guides));
+                let (mut zero_sum, mut not_carried_sum, mut efficiency_sum) = (0.0, 0.0, 0.0);
+                for (&pi, &f) in self.prior.iter().zip(&self.efficiency) {
+                    let no_signal = (-size * (capture * f / size).ln_1p()).exp();
+                    let seen = 1.0 - pi * (1.0 - no_signal);
+                    // P(not carried | zero) = (1 - pi) / seen.
+                    let (ln_seen, ln_not) = (seen.ln(), ((1.0 - pi) / seen).ln());
+                    zero_sum += ln_seen;
+                    not_carried_sum += ln_not;
+                    efficiency_sum += pi * no_signal / seen * f * signal_size / (signal_size + capture * f);
+                    zero.push(ln_seen);
+                    not_carried.push(ln_not);
                 }
+                ZeroRow { capture, not_carried, zero, not_carried_sum, zero_sum, efficiency_sum }
             })
             .collect();
         ZeroTable { ln_low: low.ln(), step, rows }
     }
 
-    /// One E-step over the cells, given what their guides said in the last.
-    fn pass(&self, counts: &GuideCounts, cells: &[usize], sums: &Sums, progress: &Progress) -> Result<Pass> {
-        let zeros = self.zero_table();
-        let shares = bin(&self.share);
+    fn tables(&self) -> Tables {
+        Tables {
+            zeros: self.zero_table(),
+            shares: ShareTable::new(&self.share),
+            ln_prior: self.prior.iter().map(|pi| pi.ln()).collect(),
+            ln_not: self.prior.iter().map(|&pi| (-pi).ln_1p()).collect(),
+            ln_prior_weight: self.ln_prior_weight(),
+        }
+    }
+
+    /// One look at a cell, given what its guides said of it in the last.
+    fn look(
+        &self,
+        tables: &Tables,
+        counts: &GuideCounts,
+        cell: usize,
+        sums: &CellSums,
+        own: &[CellSums],
+        pairs: &mut Vec<Pair>,
+    ) -> Look {
+        pairs.clear();
         let [size, signal_size, ..] = self.shared;
         let hopping = self.shared[HOPPING];
-        let starts = starts(counts, cells);
-        let blocks = progress.map(cells.len().div_ceil(BLOCK), |block| {
-            let range = block * BLOCK..((block + 1) * BLOCK).min(cells.len());
-            let mut pass = Pass { posterior: vec![], background: vec![], scale: vec![], log_lik: 0.0, empty: 0.0 };
-            for i in range {
-                let (cell, own) = (cells[i], &sums.own[starts[i]..starts[i + 1]]);
-                let sums = &sums.cell[i];
-                let batch = counts.batch()[cell] as usize;
-                let depth = counts.depth()[cell];
-                let (all_exposure, precision) = self.exposure_of(batch, sums, 0.0, 0.0);
-                let zero_size = 1.0 / (1.0 / size + 1.0 / precision);
-                let (all_capture, _) = self.capture_of(batch, sums, 0.0, 0.0);
-                let row = zeros.row(all_capture);
-                // Of all guides as if all were zero; the stored ones are put right below.
-                let hop = hopping * depth;
-                let mut log_lik = shares
-                    .iter()
-                    .map(|&(share, n)| -n * zero_size * ((all_exposure * share + hop * share) / zero_size).ln_1p())
-                    .sum::<f64>()
-                    + row.zero_sum;
-                let mut ln_empty = row.not_carried_sum;
-                let first = pass.posterior.len();
-                for (at, own) in counts.cell(cell).zip(own) {
-                    let g = counts.guides()[at] as usize;
-                    let y = counts.counts()[at];
-                    let (q, f, pi) = (self.share[g], self.efficiency[g], self.prior[g]);
-                    // Without what this guide itself said of the cell.
-                    let (exposure, e_precision) = self.exposure_of(batch, sums, own.background, own.share);
-                    let (capture, d_precision) = self.capture_of(batch, sums, own.signal, own.efficiency);
-                    let mean = (exposure * q + hopping * (depth - y) * self.library[g]).max(1e-12);
-                    let back_size = 1.0 / (1.0 / size + 1.0 / e_precision);
-                    let fore_size = 1.0 / (1.0 / signal_size + 1.0 / d_precision);
-                    let (ln0, ln1, both) = pair(y, mean, back_size, (capture * f).max(1e-9), fore_size);
-                    let (a, b) = ((-pi).ln_1p() + ln0, pi.ln() + ln1);
-                    let top = a.max(b);
-                    let total = top + ((a - top).exp() + (b - top).exp()).ln();
-                    let posterior = (b - total).exp();
-                    log_lik += total + zero_size * ((all_exposure * q + hop * q) / zero_size).ln_1p() - row.zero[g];
-                    ln_empty += a - total - row.not_carried[g];
-                    pass.posterior.push(posterior);
-                    pass.background.push([y, both]);
-                }
-                // The cell without any guide has weight w instead of 1.
-                let empty = ln_empty.min(0.0).exp();
-                let z = self.empty * empty + (1.0 - empty);
-                for value in &mut pass.posterior[first..] {
-                    *value = (*value / z).min(1.0);
-                }
-                pass.empty += self.empty * empty / z;
-                pass.scale.push(z);
-                pass.log_lik += log_lik + z.ln() - self.ln_prior_weight();
-            }
-            pass
-        })?;
-        let mut all = Pass { posterior: vec![], background: vec![], scale: vec![], log_lik: 0.0, empty: 0.0 };
-        for block in blocks {
-            all.posterior.extend(block.posterior);
-            all.background.extend(block.background);
-            all.scale.extend(block.scale);
-            all.log_lik += block.log_lik;
-            all.empty += block.empty;
+        let expected = self.expected(counts, cell);
+        let depth = counts.depth()[cell];
+        let (all_exposure, precision) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let zero_size = 1.0 / (1.0 / size + 1.0 / precision);
+        let (all_capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let row = tables.zeros.at(all_capture);
+        // Of all guides as if all were zero; the stored ones are put right below.
+        let reach = (all_exposure + hopping * depth) / zero_size;
+        let mut log_lik = row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach);
+        let mut ln_empty = row.of(|row| row.not_carried_sum);
+        for (at, own) in counts.cell(cell).zip(own) {
+            let g = counts.guides()[at] as usize;
+            let y = counts.counts()[at];
+            let (q, f) = (self.share[g], self.efficiency[g]);
+            // Without what this guide itself said of the cell.
+            let (exposure, e_precision) = self.exposure_of(expected.0, sums, own.background, own.share);
+            let (capture, d_precision) = self.capture_of(expected.1, sums, own.signal, own.efficiency);
+            let mean = (exposure * q + hopping * (depth - y) * self.library[g]).max(1e-12);
+            let back_size = size * e_precision / (size + e_precision);
+            let fore_size = signal_size * d_precision / (signal_size + d_precision);
+            let (ln0, ln1, both) = pair(y, mean, back_size, (capture * f).max(1e-9), fore_size);
+            let (a, b) = (tables.ln_not[g] + ln0, tables.ln_prior[g] + ln1);
+            let less = (-(a - b).abs()).exp();
+            let total = a.max(b) + less.ln_1p();
+            log_lik += total + zero_size * (reach * q).ln_1p() - row.of(|row| row.zero[g]);
+            ln_empty += a - total - row.of(|row| row.not_carried[g]);
+            pairs.push(Pair { posterior: if a < b { 1.0 } else { less } / (1.0 + less), both });
         }
-        Ok(all)
+        // The cell without any guide has weight w instead of 1.
+        let empty = ln_empty.min(0.0).exp();
+        let scale = self.empty * empty + (1.0 - empty);
+        for pair in pairs {
+            pair.posterior = (pair.posterior / scale).min(1.0);
+        }
+        Look { log_lik: log_lik + scale.ln() - tables.ln_prior_weight, empty: self.empty * empty / scale, scale }
+    }
+
+    /// What the guides of a cell now say of it, and each stored count.
+    #[allow(clippy::too_many_arguments)]
+    fn learn_cell(
+        &self,
+        tables: &Tables,
+        counts: &GuideCounts,
+        cell: usize,
+        sums: &CellSums,
+        own: &mut [CellSums],
+        pairs: &[Pair],
+        scale: f64,
+    ) -> CellSums {
+        let [size, signal_size, ..] = self.shared;
+        let expected = self.expected(counts, cell);
+        let depth = counts.depth()[cell];
+        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let mut total = CellSums {
+            share: tables.shares.reach(exposure / size),
+            efficiency: tables.zeros.at(capture).of(|row| row.efficiency_sum) / scale,
+            ..CellSums::default()
+        };
+        for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
+            let g = counts.guides()[at] as usize;
+            let y = counts.counts()[at];
+            let soup = exposure * self.share[g];
+            let mean = (soup + self.shared[HOPPING] * (depth - y) * self.library[g]).max(1e-12);
+            let p = pair.posterior;
+            let signal_weight = signal_size / (signal_size + capture * self.efficiency[g]);
+            *own = CellSums {
+                background: ((1.0 - p) * y + p * pair.both) * soup / mean * size / (size + mean),
+                share: self.share[g] * size / (size + soup),
+                signal: p * (y - pair.both) * signal_weight,
+                efficiency: p * self.efficiency[g] * signal_weight,
+            };
+            total.background += own.background;
+            total.signal += own.signal;
+            total.efficiency += own.efficiency;
+        }
+        total
+    }
+
+    /// What a cell says of the guides, once it is learnt itself.
+    #[allow(clippy::too_many_arguments)]
+    fn learn_guides(
+        &self,
+        tables: &Tables,
+        counts: &GuideCounts,
+        cell: usize,
+        sums: &CellSums,
+        own: &[CellSums],
+        pairs: &[Pair],
+        look: &Look,
+        guides: &mut GuideSums,
+    ) {
+        let signal_size = self.shared[SIGNAL_SIZE];
+        let batch = counts.batch()[cell] as usize;
+        let expected = self.expected(counts, cell);
+        let factors = self.factors(counts.ln_covariate(cell));
+        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let row = tables.zeros.at(capture);
+        let in_cell = 1.0 / look.scale;
+        guides.in_row[row.row] += (1.0 - row.weight) * in_cell;
+        guides.in_row[row.row + 1] += row.weight * in_cell;
+        guides.see_exposure(exposure);
+        let of_batch = &mut guides.batch[batch];
+        of_batch[0] += 1.0;
+        of_batch[1] += exposure / factors.0;
+        of_batch[2] += sums.signal;
+        of_batch[3] += sums.efficiency * factors.1;
+        for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
+            let g = counts.guides()[at] as usize;
+            // A guide that is seen hides nothing.
+            let hidden = -row.of(|row| row.not_carried[g]).exp_m1() * in_cell;
+            let p = pair.posterior;
+            guides.carriers[g] += p - hidden;
+            guides.background[g] += own.background;
+            guides.signal[g] += own.signal;
+            guides.captured[g] += (p - hidden) * capture * signal_size / (signal_size + capture * self.efficiency[g]);
+        }
+        guides.log_lik += look.log_lik;
+        guides.empty += look.empty;
     }
 
     /// Probability that a cell has no guide, before reweighting.
@@ -549,97 +1047,27 @@ impl Fit {
         self.empty = (share * (1.0 - empty) / (empty * (1.0 - share))).clamp(1e-3, 1e3);
     }
 
-    /// What every stored count says of its cell.
-    fn update_cells(&mut self, counts: &GuideCounts, cells: &[usize], pass: &Pass, sums: &mut Sums) {
-        let zeros = self.zero_table();
-        let shares = bin(&self.share);
-        let [size, signal_size, ..] = self.shared;
-        let hopping = self.shared[HOPPING];
-        let mut k = 0;
-        for (i, &cell) in cells.iter().enumerate() {
-            let batch = counts.batch()[cell] as usize;
-            let depth = counts.depth()[cell];
-            let (exposure, _) = self.exposure_of(batch, &sums.cell[i], 0.0, 0.0);
-            let (capture, _) = self.capture_of(batch, &sums.cell[i], 0.0, 0.0);
-            let mut total = CellSums {
-                share: shares.iter().map(|&(q, n)| n * q * size / (size + exposure * q)).sum(),
-                efficiency: zeros.row(capture).efficiency_sum / pass.scale[i],
-                ..CellSums::default()
-            };
-            for at in counts.cell(cell) {
-                let g = counts.guides()[at] as usize;
-                let y = counts.counts()[at];
-                let soup = exposure * self.share[g];
-                let mean = (soup + hopping * (depth - y) * self.library[g]).max(1e-12);
-                let p = pass.posterior[k];
-                let weight = size / (size + mean);
-                let signal_weight = signal_size / (signal_size + capture * self.efficiency[g]);
-                let own = CellSums {
-                    background: pass.expected(k) * soup / mean * weight,
-                    share: self.share[g] * size / (size + soup),
-                    signal: p * (y - pass.background[k][1]) * signal_weight,
-                    efficiency: p * self.efficiency[g] * signal_weight,
-                };
-                total.background += own.background;
-                total.signal += own.signal;
-                total.efficiency += own.efficiency;
-                sums.own[k] = own;
-                k += 1;
-            }
-            sums.cell[i] = total;
-        }
-        let mut known: Vec<f64> = sums.cell.iter().map(|cell| cell.signal).collect();
-        known.sort_by(f64::total_cmp);
-        self.known_signal = known.get(known.len() / 2).copied().unwrap_or(0.0);
-    }
-
-    fn update_guides(&mut self, counts: &GuideCounts, cells: &[usize], gated: &[bool], pass: &Pass, sums: &Sums) {
+    fn update_guides(&mut self, gated: &[bool], zeros: &ZeroTable, sums: &GuideSums) {
         let n_guides = self.prior.len();
         let n_batches = self.exposure.len();
-        let zeros = self.zero_table();
         let [size, signal_size, ..] = self.shared;
-        // Per guide: carriers, background, signal and the captures that could bring it.
-        let (mut carriers, mut background) = (vec![0.0; n_guides], vec![0.0; n_guides]);
-        let (mut signal, mut captured) = (vec![0.0; n_guides], vec![0.0; n_guides]);
-        let mut stored = vec![vec![0.0; n_guides]; BINS];
-        let mut in_row = [0.0; BINS];
-        let mut exposures = Vec::with_capacity(cells.len());
-        let mut of_batch = vec![[0.0; 4]; n_batches];
-        let mut k = 0;
-        for (i, &cell) in cells.iter().enumerate() {
-            let batch = counts.batch()[cell] as usize;
-            let (exposure, _) = self.exposure_of(batch, &sums.cell[i], 0.0, 0.0);
-            let (capture, _) = self.capture_of(batch, &sums.cell[i], 0.0, 0.0);
-            let row = zeros.index(capture);
-            let in_cell = 1.0 / pass.scale[i];
-            in_row[row] += in_cell;
-            exposures.push(exposure);
-            of_batch[batch][0] += 1.0;
-            of_batch[batch][1] += exposure;
-            of_batch[batch][2] += sums.cell[i].signal;
-            of_batch[batch][3] += sums.cell[i].efficiency;
-            for at in counts.cell(cell) {
-                let g = counts.guides()[at] as usize;
-                let p = pass.posterior[k];
-                carriers[g] += p;
-                background[g] += sums.own[k].background;
-                signal[g] += sums.own[k].signal;
-                captured[g] += p * capture * signal_size / (signal_size + capture * self.efficiency[g]);
-                stored[row][g] += in_cell;
-                k += 1;
+        // Carriers that left no count.
+        let (mut carriers, mut captured) = (sums.carriers.clone(), sums.captured.clone());
+        for (&n, row) in sums.in_row.iter().zip(&zeros.rows) {
+            if n == 0.0 {
+                continue;
             }
-        }
-        for (row, table) in zeros.rows.iter().enumerate() {
             for g in 0..n_guides {
-                let hidden = (in_row[row] - stored[row][g]).max(0.0) * -table.not_carried[g].exp_m1();
+                let hidden = n * -row.not_carried[g].exp_m1();
                 carriers[g] += hidden;
-                let capture = table.capture;
-                captured[g] += hidden * capture * signal_size / (signal_size + capture * self.efficiency[g]);
+                captured[g] += hidden * row.capture * signal_size / (signal_size + row.capture * self.efficiency[g]);
             }
         }
+        // What is hidden was taken from a table; rounding must leave no guide below nothing.
+        carriers.iter_mut().chain(&mut captured).for_each(|value| *value = value.max(0.0));
 
         // Half a cell of the average guide keeps every prior inside (0, 1).
-        let n = cells.len() as f64;
+        let n: f64 = sums.batch.iter().map(|batch| batch[0]).sum();
         let empty = self.prior_empty();
         let weight = self.empty * empty + 1.0 - empty;
         let live = gated.iter().filter(|&&g| !g).count().max(1) as f64;
@@ -650,32 +1078,32 @@ impl Fit {
         }
 
         // Half a UMI of the average guide.
-        let bins = bin(&exposures);
+        let bins: Vec<(f64, f64)> =
+            sums.exposures.iter().filter(|bin| bin[0] > 0.0).map(|bin| (bin[1] / bin[0], bin[0])).collect();
         for g in 0..n_guides {
             let q = self.share[g];
             let reach: f64 = bins.iter().map(|&(e, n)| n * e * size / (size + e * q)).sum();
-            self.share[g] = (background[g] + 0.5) / (reach + 0.5 * n_guides as f64);
+            self.share[g] = (sums.background[g] + 0.5) / (reach + 0.5 * n_guides as f64);
         }
         let total: f64 = self.share.iter().sum();
         self.share.iter_mut().for_each(|q| *q /= total);
 
-        let overall = (signal.iter().sum::<f64>() / captured.iter().sum::<f64>().max(1e-9)).max(1e-3);
-        let strength = shrinkage(&signal, &captured, overall);
+        let overall = (sums.signal.iter().sum::<f64>() / captured.iter().sum::<f64>().max(1e-9)).max(1e-3);
+        let strength = shrinkage(&sums.signal, &captured, overall);
         for g in 0..n_guides {
-            self.efficiency[g] = ((strength + signal[g]) / (strength / overall + captured[g])).max(1e-3);
+            self.efficiency[g] = ((strength + sums.signal[g]) / (strength / overall + captured[g])).max(1e-3);
         }
 
         // Batches lean on five cells of average exposure and five UMIs of average capture.
-        let mean_exposure = (exposures.iter().sum::<f64>() / n.max(1.0) * total).max(1e-6);
-        for (batch, [cells, exposure, signal, efficiency]) in of_batch.iter().enumerate() {
+        let mean_exposure = (sums.batch.iter().map(|batch| batch[1]).sum::<f64>() / n.max(1.0) * total).max(1e-6);
+        for (batch, [cells, exposure, signal, efficiency]) in sums.batch.iter().enumerate() {
             self.exposure[batch] = ((exposure * total + 5.0 * mean_exposure) / (cells + 5.0)).max(1e-6);
             if n_batches > 1 {
                 self.capture[batch] = ((5.0 + signal) / (5.0 + efficiency)).clamp(1e-3, 1e3);
             }
         }
         if n_batches > 1 {
-            let cells: f64 = of_batch.iter().map(|b| b[0]).sum();
-            let mean = of_batch.iter().zip(&self.capture).map(|(b, d)| b[0] * d).sum::<f64>() / cells;
+            let mean = sums.batch.iter().zip(&self.capture).map(|(b, d)| b[0] * d).sum::<f64>() / n;
             self.capture.iter_mut().for_each(|d| *d /= mean);
             self.efficiency.iter_mut().for_each(|f| *f *= mean);
         }
@@ -687,40 +1115,35 @@ impl Fit {
         strength * n_cells as f64 * (off(self.shared[SIGNAL_SIZE], size) + off(self.shared[CAPTURE_SHAPE], shape))
     }
 
-    /// Each shared parameter a step up or down, where the predictive log-likelihood rises; steps shrink where it does not.
-    fn search(
-        &mut self,
-        counts: &GuideCounts,
-        cells: &[usize],
+    /// Predictive log-likelihood of the searched cells of the sample, less the ridge; after so many more looks at each.
+    #[allow(clippy::too_many_arguments)]
+    fn objective(
+        &self,
+        tables: &Tables,
+        sample: &Sample,
+        searched: &[usize],
         sums: &Sums,
-        step: &mut [f64; 5],
+        ahead: usize,
         progress: &Progress,
-    ) -> Result<()> {
-        let mut best = self.pass(counts, cells, sums, progress)?.log_lik - self.ridge(cells.len());
-        // Where no guide is carried, size and capture of the signal change nothing.
-        let searched: &[usize] = if self.soup_only {
-            &[AMBIENT_SIZE, EXPOSURE_SHAPE, HOPPING]
-        } else {
-            &[AMBIENT_SIZE, SIGNAL_SIZE, EXPOSURE_SHAPE, CAPTURE_SHAPE, HOPPING]
-        };
-        for &i in searched {
-            let here = self.shared[i];
-            let mut moved = false;
-            for to in [here * step[i], here / step[i]] {
-                self.shared[i] = to.clamp(BOUNDS[i].0, BOUNDS[i].1);
-                let log_lik = self.pass(counts, cells, sums, progress)?.log_lik - self.ridge(cells.len());
-                if log_lik > best {
-                    best = log_lik;
-                    moved = true;
-                    break;
+    ) -> Result<f64> {
+        let block = BLOCK.min(searched.len().div_ceil(16)).max(1);
+        let blocks = progress.each(searched.chunks(block).collect(), |cells| {
+            let (mut pairs, mut own) = (Vec::new(), Vec::new());
+            let mut log_lik = 0.0;
+            for &i in cells {
+                own.clear();
+                own.extend_from_slice(&sums.own[sample.starts[i]..sample.starts[i + 1]]);
+                let (cell, mut of_cell) = (sample.cells[i], sums.cell[i]);
+                let mut look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
+                for _ in 0..ahead {
+                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, look.scale);
+                    look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
                 }
-                self.shared[i] = here;
+                log_lik += look.log_lik;
             }
-            if !moved {
-                step[i] = step[i].sqrt();
-            }
-        }
-        Ok(())
+            log_lik
+        })?;
+        Ok(blocks.iter().sum::<f64>() - self.ridge(searched.len()))
     }
 
     /// Why there is nothing to call, if so.
@@ -737,8 +1160,33 @@ impl Fit {
         }
     }
 
+    /// The effects of the cells and what they come from, as score_guides() documents them.
+    fn cell_table(&self, counts: &GuideCounts, sums: &Sums, scale: &[f64]) -> Vec<(String, Column)> {
+        let n_cells = counts.n_cells();
+        let column = |f: &dyn Fn(usize) -> f64| Column::Real((0..n_cells).map(f).collect());
+        let expected = |cell| self.expected(counts, cell);
+        [
+            ("exposure_expected", column(&|cell| expected(cell).0)),
+            ("exposure", column(&|cell| self.exposure_of(expected(cell).0, &sums.cell[cell], 0.0, 0.0).0)),
+            ("background_sum", column(&|cell| sums.cell[cell].background)),
+            ("share_sum", column(&|cell| sums.cell[cell].share)),
+            ("capture_expected", column(&|cell| expected(cell).1)),
+            ("capture", column(&|cell| self.capture_of(expected(cell).1, &sums.cell[cell], 0.0, 0.0).0)),
+            ("signal_sum", column(&|cell| sums.cell[cell].signal)),
+            ("efficiency_sum", column(&|cell| sums.cell[cell].efficiency)),
+            ("empty_scale", column(&|cell| scale[cell])),
+        ]
+        .map(|(name, column)| (name.to_string(), column))
+        .to_vec()
+    }
+
     fn rows(&self, counts: &GuideCounts, gates: &[Option<FitRow>], no_signal: Option<&str>) -> Vec<FitRow> {
         let n_cells = counts.cells_per_guide();
+        let mut shared = self.shared;
+        if !counts.has_covariate() {
+            shared[EXPOSURE_SLOPE] = f64::NAN;
+            shared[CAPTURE_SLOPE] = f64::NAN;
+        }
         let (status, note) = if let Some(note) = no_signal {
             (Status::NoSignal, note.to_string())
         } else if self.converged {
@@ -758,7 +1206,7 @@ impl Fit {
                     note: note.clone(),
                     values: [self.prior[unit], self.share[unit], self.efficiency[unit]]
                         .into_iter()
-                        .chain(self.shared)
+                        .chain(shared)
                         .chain([self.empty])
                         .collect(),
                     log_lik: self.log_lik,
@@ -769,19 +1217,6 @@ impl Fit {
             })
             .collect()
     }
-}
-
-/// Where the stored counts of each cell start among those of all.
-fn starts(counts: &GuideCounts, cells: &[usize]) -> Vec<usize> {
-    let mut starts = vec![0];
-    for &cell in cells {
-        starts.push(starts[starts.len() - 1] + counts.cell(cell).len());
-    }
-    starts
-}
-
-fn places(counts: &GuideCounts, cells: &[usize]) -> Vec<usize> {
-    cells.iter().flat_map(|&cell| counts.cell(cell)).collect()
 }
 
 /// Shape of the gamma prior of efficiencies: one over the variance of log efficiencies between guides, by moments, less
@@ -847,9 +1282,39 @@ mod tests {
     }
 
     #[test]
+    fn a_covariate_helps_where_it_drives_the_exposure_and_harms_nowhere() {
+        let mut settings = Screen::named("easy").unwrap();
+        (settings.n_cells, settings.n_guides) = (3000, 6);
+        (settings.ambient_mean, settings.ambient_size, settings.ambient_cell_size) = (3.0, f64::INFINITY, 0.5);
+        (settings.signal_mean, settings.capture_spread) = (6.0, 0.0);
+        on_threads(2, || {
+            let sim = simulate(&settings, 5, &Progress::default())?;
+            let f1 = |covariate: Option<&[f64]>| -> Result<(f64, f64)> {
+                let mut counts = GuideCounts::new(settings.n_guides, &sim.indptr, &sim.guide, &sim.count, None)?;
+                if let Some(x) = covariate {
+                    counts = counts.with_covariate(x)?;
+                }
+                let scores = Ambient.score(&counts, &Control::default(), &Progress::default())?;
+                let slope = scores.fits.real("exposure_slope").map_or(f64::NAN, |slope| slope[0]);
+                Ok((sim.judge(|k| scores.score[k] >= 0.5).f1(), slope))
+            };
+            // The square of the exposure, so that the slope to find is 1/2; and that of other cells.
+            let exposure: Vec<f64> = sim.cells.iter().map(|cell| cell.ambient.max(1e-3).powi(2)).collect();
+            let mut other = exposure.clone();
+            other.rotate_left(1234);
+            let (alone, told, misled) = (f1(None)?, f1(Some(&exposure))?, f1(Some(&other))?);
+            assert!(alone.1.is_nan() && misled.1 < 0.05 && (told.1 - 0.5).abs() < 0.1, "{alone:?} {told:?} {misled:?}");
+            assert!(told.0 > alone.0 + 0.003, "{alone:?} {told:?}");
+            assert!((misled.0 - alone.0).abs() < 0.003, "{alone:?} {misled:?}");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
     fn a_pair_is_summed_as_the_convolution_says() {
         let (y, mean, size, signal, signal_size) = (7.0, 1.3, 0.4, 5.0, 2.0);
-        let mass = |y: f64, mean: f64, size: f64| ln_nb(y, mean, size, ln_gamma(y + 1.0)).exp();
+        let mass = |y: f64, mean: f64, size: f64| ln_nb(y, mean, size, 1.0).exp();
         let terms: Vec<f64> =
             (0..=7).map(|j| mass(f64::from(j), mean, size) * mass(y - f64::from(j), signal, signal_size)).collect();
         let sum: f64 = terms.iter().sum();
