@@ -32,9 +32,10 @@ rust_score <- function(counts, model, control, batch, n_jobs) {
 
 # `rule` is "min_confidence", "quantile", "fdr" or "fdr_per_guide"; `posterior` says that scores are probabilities; `status`
 # is that of every guide's fit, or character() where fits are not per guide.
-rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status) {
+rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_jobs) {
   unwrap(rs_decide(
-    nrow(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi), posterior, status
+    rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi),
+    posterior, status, if (is.null(n_jobs)) 0L else as.integer(n_jobs)
   ))
 }
 
