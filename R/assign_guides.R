@@ -117,7 +117,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_number(min_umi, "min_umi", 0, Inf)
   check_control(control)
   check_n_jobs(n_jobs)
-  counts <- guide_counts(x, batch = batch, modality = modality, layer = layer)
+  counts <- guide_counts(x, batch = batch, modality = modality, layer = layer, n_jobs = n_jobs)
   scores <- score_counts(counts, info, n_jobs, control)
   attach_calls(x, decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs), counts$modality)
 }

@@ -27,7 +27,7 @@ rs_models <- function() .Call(wrap__rs_models)
 
 #' Reads an .h5ad: list(p, i, x, guides, cells, batch).
 #' @noRd
-rs_read_h5ad <- function(path, layer, batch) .Call(wrap__rs_read_h5ad, path, layer, batch)
+rs_read_h5ad <- function(path, layer, batch, n_jobs) .Call(wrap__rs_read_h5ad, path, layer, batch, n_jobs)
 
 #' Scores every stored count of a guides x cells dgCMatrix: list(score, fits). `control` is in the order of rs_control(),
 #' `batch` has codes from 1, or is empty for one batch. `n_jobs` 0 is half of the logical cores.

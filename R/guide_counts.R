@@ -8,13 +8,13 @@
 # for containers.
 
 #' @keywords internal
-guide_counts <- function(x, batch = NULL, modality = NULL, layer = NULL) UseMethod("guide_counts")
+guide_counts <- function(x, batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
 
 #' @keywords internal
 attach_calls <- function(x, calls, modality = NULL) UseMethod("attach_calls")
 
 #' @export
-guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   if (inherits(x, "Matrix") || inherits(x, "DelayedMatrix")) return(guide_counts.matrix(x, batch, modality, layer))
   abort(
     "argument", "`x` is of class ", quote_names(class(x)), ", which holds no guide counts that kaichi knows.\n",
@@ -23,7 +23,7 @@ guide_counts.default <- function(x, batch = NULL, modality = NULL, layer = NULL)
 }
 
 #' @export
-guide_counts.matrix <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.matrix <- function(x, batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   no_container_argument(modality, "modality", "a matrix")
   no_container_argument(layer, "layer", "a matrix")
   counts <- check_counts(x)
@@ -31,10 +31,10 @@ guide_counts.matrix <- function(x, batch = NULL, modality = NULL, layer = NULL) 
 }
 
 #' @export
-guide_counts.character <- function(x, batch = NULL, modality = NULL, layer = NULL) {
+guide_counts.character <- function(x, batch = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   no_container_argument(modality, "modality", "an .h5ad file")
   column <- batch_column(batch)
-  file <- read_guide_file(x, layer = layer, batch = column)
+  file <- read_guide_file(x, layer = layer, batch = column, n_jobs = n_jobs)
   if (!is.null(column)) batch <- file$batch
   list(counts = file$counts, batch = check_batch(batch, colnames(file$counts)), modality = NULL)
 }

@@ -35,7 +35,7 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, modality
   }
   check_control(control)
   check_n_jobs(n_jobs)
-  score_counts(guide_counts(x, batch = batch, modality = modality, layer = layer), info, n_jobs, control)
+  score_counts(guide_counts(x, batch = batch, modality = modality, layer = layer, n_jobs = n_jobs), info, n_jobs, control)
 }
 
 # What guide_counts() returned -> guide_scores.

@@ -52,11 +52,12 @@ fn condition(error: &Error) -> Robj {
 /// Reads an .h5ad: list(p, i, x, guides, cells, batch).
 /// @noRd
 #[extendr]
-fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>) -> Robj {
+fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>, n_jobs: i32) -> Robj {
     guard(|| {
         let layer: Option<String> = layer.into();
         let batch: Option<String> = batch.into();
-        let file = io::h5ad::read(std::path::Path::new(path), layer.as_deref(), batch.as_deref())?;
+        let path = std::path::Path::new(path);
+        let file = on_threads(threads(n_jobs), || io::h5ad::read(path, layer.as_deref(), batch.as_deref()))?;
         Ok(list!(
             p = vectors::integers(file.indptr),
             i = vectors::integers(file.guides),
@@ -281,20 +282,23 @@ unsafe extern "C" fn check_interrupt(_: *mut std::ffi::c_void) {
     unsafe { R_CheckUserInterrupt() }
 }
 
+fn threads(n_jobs: i32) -> usize {
+    match n_jobs {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
+        n => n as usize,
+    }
+}
+
 /// Runs the work on its own threads while R's thread looks out for Ctrl-C.
 fn watched<T: Send>(
     n_jobs: i32,
     work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
 ) -> kaichi_core::Result<T> {
-    let threads = match n_jobs {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
-        n => n as usize,
-    };
     let progress = Progress::default();
     std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
         let worker = scope.spawn(|| {
-            let result = on_threads(threads, || work(&progress));
+            let result = on_threads(threads(n_jobs), || work(&progress));
             // The receiver outlives this thread; a failed send would only lose the wake-up.
             let _ = send.send(());
             drop(send);

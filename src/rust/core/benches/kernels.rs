@@ -48,7 +48,9 @@ fn views(indptr: &[i32], guides: &[i32], y: &[f64], n_guides: usize) -> Result<(
     let new = || GuideCounts::new(n_guides, indptr, guides, y, None);
     time("GuideCounts::new, per count", y.len(), new);
     time("first_bad_count, per count", y.len(), || first_bad_count(y));
-    time("GuideCounts::new and by_guide, per count", y.len(), || new().map(|counts| counts.by_guide().guide(0).cell.len()));
+    time("GuideCounts::new and by_guide, per count", y.len(), || {
+        new().map(|counts| counts.by_guide().guide(0).cell.len())
+    });
     let counts = new()?;
     time("cells_per_guide, per count", y.len(), || counts.cells_per_guide());
     let score: Vec<f64> = y.iter().map(|y| (y / (y + 5.0)).min(1.0)).collect();
@@ -67,7 +69,8 @@ fn views(indptr: &[i32], guides: &[i32], y: &[f64], n_guides: usize) -> Result<(
 fn fits(indptr: &[i32], guides: &[i32], y: &[f64], n_guides: usize) -> Result<()> {
     let n_cells = 10_000i32;
     let p: Vec<i32> = (0..=n_cells).map(|cell| cell.min(2_000)).collect();
-    let one: Vec<f64> = (0..2_000).map(|cell| f64::from(if cell % 2 == 0 { 1 + cell % 3 } else { 20 + cell % 61 })).collect();
+    let one: Vec<f64> =
+        (0..2_000).map(|cell| f64::from(if cell % 2 == 0 { 1 + cell % 3 } else { 20 + cell % 61 })).collect();
     let zeros = vec![0; one.len()];
     let single = GuideCounts::new(1, &p, &zeros, &one, None)?;
     let all = GuideCounts::new(n_guides, indptr, guides, y, None)?;

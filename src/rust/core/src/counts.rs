@@ -208,7 +208,8 @@ fn even_ranges(starts: &[usize], pieces: usize) -> Vec<Range<usize>> {
     cuts.windows(2).map(|pair| pair[0]..pair[1]).collect()
 }
 
-fn is_count(count: f64) -> bool {
+/// Whether this is a whole number from 0 to 2^31 - 1.
+pub fn is_count(count: f64) -> bool {
     // The cast saturates, and turns NaN into 0.
     count >= 0.0 && f64::from(count as i32) == count
 }

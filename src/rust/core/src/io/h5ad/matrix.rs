@@ -1,8 +1,10 @@
 //! X or a layer, sparse or dense, to sorted rows without explicit zeros.
 use hdf5::{Group, LocationType};
+use rayon::prelude::*;
 
 use super::values::{attribute, encoding, quoted, Source, Values};
 use super::{layer_names, too_many, MOST};
+use crate::counts::is_count;
 use crate::{Error, Result};
 
 pub struct Matrix<'a> {
@@ -51,7 +53,10 @@ impl Matrix<'_> {
         let last = self.guides.len() - 1;
         values.each_in_matrix(|cell, guide, value| {
             if value != 0.0 {
-                rows.counts.push(self.check_count(value, || (cell, guide))?);
+                if !is_count(value) {
+                    return Err(self.no_count(value, cell, guide));
+                }
+                rows.counts.push(value);
                 rows.guides.push(guide as i32);
             }
             if guide == last {
@@ -106,22 +111,24 @@ impl Matrix<'_> {
             return Err(self.damaged(format!("indptr ends at {}, but {stored} values are stored", indptr[outer])));
         }
         let outer_of = |position| indptr.partition_point(|&start| start <= position) - 1;
-        let indices = indices.integers(|position, index| {
-            if index >= 0.0 && index < inner as f64 {
-                return Ok(index as i32);
-            }
+        if indices.number()?.is_float() {
+            return Err(indices.wrong_type("integers"));
+        }
+        let index = |index: f64| (index >= 0.0 && index < inner as f64).then_some(index as i32);
+        let indices = indices.convert(index, |position, index| {
             let (outer, inner_axis) = match major {
                 Major::Cells => (format!("cell \"{}\"", self.cells[outer_of(position)]), "guides"),
                 Major::Guides => (format!("guide \"{}\"", self.guides[outer_of(position)]), "cells"),
             };
-            Err(self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0")))
+            self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0"))
         })?;
-        let data = data.numbers(|position, value| {
-            self.check_count(value, || match major {
-                Major::Cells => (outer_of(position), indices[position] as usize),
-                Major::Guides => (indices[position] as usize, outer_of(position)),
-            })
-        })?;
+        let data = data.convert(
+            |value| is_count(value).then_some(value),
+            |position, value| match major {
+                Major::Cells => self.no_count(value, outer_of(position), indices[position] as usize),
+                Major::Guides => self.no_count(value, indices[position] as usize, outer_of(position)),
+            },
+        )?;
         match major {
             Major::Cells => self.finish(indptr, indices, data),
             Major::Guides => {
@@ -170,6 +177,13 @@ impl Matrix<'_> {
 
     /// Sorts each row by guide, refuses a guide that stands twice, drops explicit zeros.
     fn finish(&self, indptr: Vec<usize>, mut guides: Vec<i32>, mut counts: Vec<f64>) -> Result<Rows> {
+        let is_finished = |bounds: &[usize]| {
+            let row = bounds[0]..bounds[1];
+            guides[row.clone()].windows(2).all(|pair| pair[0] < pair[1]) && !counts[row].contains(&0.0)
+        };
+        if indptr.par_windows(2).with_min_len(1 << 13).all(is_finished) {
+            return Ok(Rows { indptr: indptr.into_iter().map(|start| start as i32).collect(), guides, counts });
+        }
         let mut starts = Vec::with_capacity(indptr.len());
         starts.push(0);
         let mut kept = 0;
@@ -204,10 +218,7 @@ impl Matrix<'_> {
         Ok(Rows { indptr: starts, guides, counts })
     }
 
-    fn check_count(&self, value: f64, place: impl Fn() -> (usize, usize)) -> Result<f64> {
-        if value >= 0.0 && value <= MOST as f64 && value.fract() == 0.0 {
-            return Ok(value);
-        }
+    fn no_count(&self, value: f64, cell: usize, guide: usize) -> Error {
         let reason = match value {
             v if v.is_nan() => "NaN".to_owned(),
             v if v.is_infinite() => "infinite".to_owned(),
@@ -215,15 +226,14 @@ impl Matrix<'_> {
             v if v > MOST as f64 => format!("{v}, which is more than 2147483647"),
             v => format!("{v}, which is not a whole number"),
         };
-        let (cell, guide) = place();
-        Err(self.source.counts(format!(
+        self.source.counts(format!(
             "the count of guide \"{}\" in cell \"{}\" in {} is {reason}.\n  kaichi needs raw UMI \
              counts: whole numbers from 0 to 2147483647. {}",
             self.guides[guide],
             self.cells[cell],
             self.what,
             self.where_else()
-        )))
+        ))
     }
 
     /// Where the raw counts may be instead.
