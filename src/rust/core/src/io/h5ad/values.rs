@@ -8,6 +8,7 @@ use hdf5::{Container, Dataset, H5Type, Location};
 use ndarray::s;
 use rayon::prelude::*;
 
+use super::gzip::{self, Converted};
 use super::{too_many, MOST};
 use crate::{Error, Result};
 
@@ -138,9 +139,22 @@ impl Number {
 /// A stored number. Every f64 up to 2^53 is exact, and no valid count, index or start exceeds 2^31.
 pub trait Stored: H5Type + Copy + Display + Sync {
     fn to_f64(self) -> f64;
+    /// From the first of these bytes, in the order of this machine.
+    fn from_bytes(bytes: [u8; 8]) -> Self;
 }
 macro_rules! stored {
-    ($($t:ty),*) => { $(impl Stored for $t { #[inline] fn to_f64(self) -> f64 { self as f64 } })* };
+    ($($t:ty),*) => { $(impl Stored for $t {
+        #[inline]
+        fn to_f64(self) -> f64 {
+            self as f64
+        }
+        #[inline]
+        fn from_bytes(bytes: [u8; 8]) -> Self {
+            let mut own = [0; size_of::<Self>()];
+            own.copy_from_slice(&bytes[..size_of::<Self>()]);
+            Self::from_ne_bytes(own)
+        }
+    })* };
 }
 stored!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
@@ -327,6 +341,11 @@ fn convert_vector<T: Stored, O: Send>(
     convert: impl Fn(f64) -> Option<O> + Sync,
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
+    match gzip::convert::<T, O>(&values.dataset, out, &convert) {
+        Converted::All => return Ok(None),
+        Converted::Refused(position, value) => return Ok(Some((position, value))),
+        Converted::NotGzip => {}
+    }
     let block = values.block();
     for (number, out) in out.chunks_mut(block).enumerate() {
         let start = number * block;
