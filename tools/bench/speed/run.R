@@ -120,11 +120,11 @@ write_screen <- function(folder, cells, guides) {
     writeBin(counts@p, file.path(folder, "indptr"), endian = "little")
     writeBin(counts@i, file.path(folder, "guide"), endian = "little")
     writeBin(counts@x, file.path(folder, "count"), endian = "little")
-    writeLines(paste(cells, guides), file.path(folder, "shape"))
+    writeLines(sprintf("%.0f %.0f", cells, guides), file.path(folder, "shape"))
     if (system2(options$python, c(shQuote(peers), "write", shQuote(folder), "--gzip")) != 0L) {
       stop("The screen could not be written; see above.")
     }
-    writeLines(as.character(length(counts@x)), file.path(folder, "counts"))
+    writeLines(sprintf("%.0f", length(counts@x)), file.path(folder, "counts"))
     unlink(file.path(folder, c("indptr", "guide", "count")))
   }
   as.numeric(readLines(file.path(folder, "counts")))
