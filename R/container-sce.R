@@ -4,7 +4,7 @@
 # Calls go back as columns of colData(x), as the assay "assigned" of the guide experiment and as its metadata()$kaichi.
 
 #' @export
-guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   need_experiment_packages(x)
   check_one_name(layer, "layer")
   modality <- guide_experiment(x, modality)

@@ -7,7 +7,7 @@
 # The slots are used where the accessors of SeuratObject 4 and 5 differ, or warn about what is meant here.
 
 #' @export
-guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   need_package("SeuratObject", "to use a Seurat object")
   check_one_name(layer, "layer")
   modality <- guide_assay(x, modality)

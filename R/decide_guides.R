@@ -92,49 +92,25 @@ refuse_quantile <- function(info) {
 }
 
 # guide_scores -> guide_calls. `rule` is one of rust_decide(), `cut` its value.
-decide_scores <- function(scores, info, rule, cut, min_umi) {
+decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
   min_umi <- check_number(min_umi, "min_umi", 0, Inf)
   counts <- scores$counts
-  score <- scores$posterior@x
   fits <- scores$fits
   per_guide <- "guide_id" %in% names(fits)
   decided <- rust_decide(
-    counts, score, rule, cut, min_umi, has_posterior(info), if (per_guide) fits$status else character()
+    counts, scores$posterior@x, rule, cut, min_umi, has_posterior(info), if (per_guide) fits$status else character(), n_jobs
   )
-  guides <- rownames(counts)
-  cells <- colnames(counts)
-
-  best <- decided$best
-  n_guides <- diff(decided$p)
-  unassigned <- is.na(best)
-  pairs <- decided$pairs
   assigned <- methods::new(
     "dgCMatrix",
-    i = counts@i[pairs], p = decided$p, x = rep(1, length(pairs)), Dim = dim(counts), Dimnames = dimnames(counts)
+    i = decided$i, p = decided$p, x = rep(1, length(decided$i)), Dim = dim(counts), Dimnames = dimnames(counts)
   )
   if (per_guide) fits[names(decided$guides)] <- decided$guides
   said <- stats::setNames(list(cut), sub("_per_guide", "", rule, fixed = TRUE))
   if (names(said) == "fdr") said$fdr_by <- if (rule == "fdr") "overall" else "guide"
   structure(
     list(
-      cells = data.frame(
-        cell_barcode = cells,
-        guide_id = guides[counts@i[best] + 1L],
-        umi_count = as.integer(counts@x[best]),
-        assignment_confidence = score[best],
-        is_unassigned = unassigned,
-        is_multi_infected = n_guides > 1L,
-        n_guides_detected = n_guides,
-        set_probability = decided$set_probability,
-        stringsAsFactors = FALSE
-      ),
-      pairs = data.frame(
-        cell_barcode = rep(cells, n_guides),
-        guide_id = guides[counts@i[pairs] + 1L],
-        umi_count = as.integer(counts@x[pairs]),
-        assignment_confidence = score[pairs],
-        stringsAsFactors = FALSE
-      ),
+      cells = as_data_frame(decided$cells),
+      pairs = as_data_frame(decided$pairs),
       assigned = assigned,
       counts = counts,
       fits = fits,
@@ -144,4 +120,9 @@ decide_scores <- function(scores, info, rule, cut, min_umi) {
     ),
     class = "guide_calls"
   )
+}
+
+# Columns of one length -> data.frame; data.frame() would look at every value.
+as_data_frame <- function(columns) {
+  structure(columns, class = "data.frame", row.names = .set_row_names(length(columns[[1L]])))
 }

@@ -7,11 +7,11 @@ NULL
 #' @noRd
 rs_control <- function() .Call(wrap__rs_control)
 
-#' Calls: list(best, pairs, p, set_probability, guides). `best` and `pairs` are 1-based places among the stored counts (NA
-#' for a cell without a call); `p` starts each cell's calls in `pairs`; `guides` is what the calls of each guide are worth,
-#' by column. `posterior` says that scores are probabilities, `status` how the fit of each guide ended.
+#' Calls: list(cells, pairs, p, i, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
+#' are the pattern of the called pairs; `guides` is what the calls of each guide are worth, by column. `posterior` says that
+#' scores are probabilities, `status` how the fit of each guide ended.
 #' @noRd
-rs_decide <- function(n_guides, p, i, x, score, rule, cut, min_umi, posterior, status) .Call(wrap__rs_decide, n_guides, p, i, x, score, rule, cut, min_umi, posterior, status)
+rs_decide <- function(guides, cells, p, i, x, score, rule, cut, min_umi, posterior, status, n_jobs) .Call(wrap__rs_decide, guides, cells, p, i, x, score, rule, cut, min_umi, posterior, status, n_jobs)
 
 #' The place of the model in the registry, 1-based, or the error that names the nearest.
 #' @noRd
@@ -27,7 +27,7 @@ rs_models <- function() .Call(wrap__rs_models)
 
 #' Reads an .h5ad: list(p, i, x, guides, cells, batch).
 #' @noRd
-rs_read_h5ad <- function(path, layer, batch) .Call(wrap__rs_read_h5ad, path, layer, batch)
+rs_read_h5ad <- function(path, layer, batch, n_jobs) .Call(wrap__rs_read_h5ad, path, layer, batch, n_jobs)
 
 #' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 #' per cell. `control` is in the order of rs_control(),

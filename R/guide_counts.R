@@ -9,13 +9,13 @@
 # for containers.
 
 #' @keywords internal
-guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) UseMethod("guide_counts")
+guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
 
 #' @keywords internal
 attach_calls <- function(x, calls, modality = NULL) UseMethod("attach_calls")
 
 #' @export
-guide_counts.default <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+guide_counts.default <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   if (inherits(x, "Matrix") || inherits(x, "DelayedMatrix")) {
     return(guide_counts.matrix(x, batch, covariate, modality, layer))
   }
@@ -26,7 +26,7 @@ guide_counts.default <- function(x, batch = NULL, covariate = NULL, modality = N
 }
 
 #' @export
-guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   no_container_argument(modality, "modality", "a matrix")
   no_container_argument(layer, "layer", "a matrix")
   counts <- check_counts(x)
@@ -34,10 +34,10 @@ guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NU
 }
 
 #' @export
-guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL) {
+guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
   no_container_argument(modality, "modality", "an .h5ad file")
   column <- batch_column(batch)
-  file <- read_guide_file(x, layer = layer, batch = column)
+  file <- read_guide_file(x, layer = layer, batch = column, n_jobs = n_jobs)
   if (!is.null(column)) batch <- file$batch
   checked_counts(file$counts, batch, covariate, NULL)
 }

@@ -35,10 +35,10 @@ read_guides <- function(path, layer = NULL) {
 }
 
 # Path -> list(counts, batch). Rust tells the kind of the file by its content and checks counts and names.
-read_guide_file <- function(path, layer = NULL, batch = NULL) {
+read_guide_file <- function(path, layer = NULL, batch = NULL, n_jobs = NULL) {
   check_string(path, "path", "the path of an .h5ad file")
   if (!is.null(layer)) check_string(layer, "layer", "the name of a layer, or NULL for X")
-  file <- rust_read_h5ad(path.expand(path), layer, batch)
+  file <- rust_read_h5ad(path.expand(path), layer, batch, n_jobs)
   counts <- methods::new(
     "dgCMatrix",
     i = file$i, p = file$p, x = file$x, Dim = c(length(file$guides), length(file$cells)),

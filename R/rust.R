@@ -8,8 +8,11 @@ unwrap <- function(value) {
   stop(value)
 }
 
-rust_read_h5ad <- function(path, layer, batch) {
-  unwrap(rs_read_h5ad(enc2utf8(path), layer, batch))
+# 0 is half of the logical cores.
+jobs <- function(n_jobs) if (is.null(n_jobs)) 0L else as.integer(n_jobs)
+
+rust_read_h5ad <- function(path, layer, batch, n_jobs) {
+  unwrap(rs_read_h5ad(enc2utf8(path), layer, batch, jobs(n_jobs)))
 }
 
 rust_first_bad_count <- function(x) unwrap(rs_first_bad_count(x))
@@ -28,15 +31,16 @@ rust_score <- function(counts, model, control, batch, covariate, n_jobs) {
     as.double(unlist(control)[names(rust_control())]),
     if (is.null(batch)) integer() else as.integer(batch),
     if (is.null(covariate)) double() else covariate,
-    if (is.null(n_jobs)) 0L else as.integer(n_jobs)
+    jobs(n_jobs)
   ))
 }
 
 # `rule` is "min_confidence", "quantile", "fdr" or "fdr_per_guide"; `posterior` says that scores are probabilities; `status`
 # is that of every guide's fit, or character() where fits are not per guide.
-rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status) {
+rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_jobs) {
   unwrap(rs_decide(
-    nrow(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi), posterior, status
+    rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi),
+    posterior, status, jobs(n_jobs)
   ))
 }
 
@@ -46,6 +50,6 @@ rust_guide_screens <- function() unwrap(rs_guide_screens())
 rust_simulate_guides <- function(screen, params, seed, n_jobs) {
   unwrap(rs_simulate_guides(
     enc2utf8(screen), as.character(names(params)), lengths(params, use.names = FALSE),
-    as.double(unlist(params, use.names = FALSE)), as.double(seed), if (is.null(n_jobs)) 0L else as.integer(n_jobs)
+    as.double(unlist(params, use.names = FALSE)), as.double(seed), jobs(n_jobs)
   ))
 }

@@ -59,7 +59,7 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_control(control)
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
-  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer)
+  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
   score_counts(counts, info, n_jobs, control)
 }
 

@@ -4,6 +4,7 @@
 //! `%` in it crashes R. Every function returns through [`guard`], which turns both into an R condition object that
 //! R/rust.R raises.
 mod simulate;
+mod vectors;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{mpsc, Once};
@@ -51,17 +52,18 @@ fn condition(error: &Error) -> Robj {
 /// Reads an .h5ad: list(p, i, x, guides, cells, batch).
 /// @noRd
 #[extendr]
-fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>) -> Robj {
+fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>, n_jobs: i32) -> Robj {
     guard(|| {
         let layer: Option<String> = layer.into();
         let batch: Option<String> = batch.into();
-        let file = io::h5ad::read(std::path::Path::new(path), layer.as_deref(), batch.as_deref())?;
+        let path = std::path::Path::new(path);
+        let file = on_threads(threads(n_jobs), || io::h5ad::read(path, layer.as_deref(), batch.as_deref()))?;
         Ok(list!(
-            p = file.indptr,
-            i = file.guides,
-            x = file.counts,
+            p = vectors::integers(file.indptr),
+            i = vectors::integers(file.guides),
+            x = vectors::reals(file.counts),
             guides = file.guide_names,
-            cells = file.cell_names,
+            cells = vectors::names(file.cell_names),
             batch = file.batch.map_or(Robj::from(()), Robj::from)
         )
         .into())
@@ -178,11 +180,13 @@ fn rs_score(
             gate_count: gate_count as u32,
         };
         let batch = (!batch.is_empty()).then(|| batch.iter().map(|&code| code as u32 - 1).collect());
-        let mut counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
-        if !covariate.is_empty() {
-            counts = counts.with_covariate(covariate)?;
-        }
-        let scores = watched(n_jobs, |progress| model.score(&counts, &control, progress))?;
+        let scores = watched(n_jobs, |progress| {
+            let mut counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
+            if !covariate.is_empty() {
+                counts = counts.with_covariate(covariate)?;
+            }
+            model.score(&counts, &control, progress)
+        })?;
         let mut fits = scores.fits;
         let cells = std::mem::take(&mut fits.cells);
         let cells = if cells.is_empty() {
@@ -190,18 +194,19 @@ fn rs_score(
         } else {
             data_frame(FitTable { columns: cells, ..FitTable::default() })
         };
-        Ok(list!(score = scores.score, fits = data_frame(fits), cells = cells).into())
+        Ok(list!(score = vectors::reals(scores.score), fits = data_frame(fits), cells = cells).into())
     })
 }
 
-/// Calls: list(best, pairs, p, set_probability, guides). `best` and `pairs` are 1-based places among the stored counts (NA
-/// for a cell without a call); `p` starts each cell's calls in `pairs`; `guides` is what the calls of each guide are worth,
-/// by column. `posterior` says that scores are probabilities, `status` how the fit of each guide ended.
+/// Calls: list(cells, pairs, p, i, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
+/// are the pattern of the called pairs; `guides` is what the calls of each guide are worth, by column. `posterior` says that
+/// scores are probabilities, `status` how the fit of each guide ended.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
 fn rs_decide(
-    n_guides: i32,
+    guides: Robj,
+    cells: Robj,
     p: &[i32],
     i: &[i32],
     x: &[f64],
@@ -211,38 +216,71 @@ fn rs_decide(
     min_umi: f64,
     posterior: bool,
     status: Vec<String>,
+    n_jobs: i32,
 ) -> Robj {
     guard(|| {
-        let counts = GuideCounts::new(n_guides as usize, p, i, x, None)?;
+        let n_guides = guides.len();
         let cut = Cut::new(rule, cut).ok_or_else(|| Error::Internal(format!("there is no rule {rule}")))?;
-        let calls = decide(&counts, score, &Rule { cut, min_umi })?;
-        let sets = if posterior { set_probability(&counts, score, &calls) } else { vec![f64::NAN; counts.n_cells()] };
-        let guides = diagnose(&counts, score, &calls, posterior, &status);
-        let place = |at: usize| at as i32 + 1;
-        let real = |f: fn(&Diagnosis) -> f64| missing(guides.iter().map(f));
+        let (calls, sets, worth) = watched(n_jobs, |_| {
+            let counts = GuideCounts::new(n_guides, p, i, x, None)?;
+            let calls = decide(&counts, score, &Rule { cut, min_umi })?;
+            let sets = posterior.then(|| set_probability(&counts, score, &calls));
+            let worth = diagnose(&counts, score, &calls, posterior, &status);
+            Ok((calls, sets, worth))
+        })?;
+        let n_of = || calls.indptr.windows(2).map(|pair| pair[1] - pair[0]);
+        let best = || calls.best.iter().copied();
+        let called = || calls.pairs.iter().copied();
+        let cell_of = n_of().zip(1..).flat_map(|(n, cell)| std::iter::repeat_n(cell, n));
+        let real = |f: fn(&Diagnosis) -> f64| missing(worth.iter().map(f));
         Ok(list!(
-            best = calls.best.iter().map(|at| at.map(place)).collect::<Vec<Option<i32>>>(),
-            pairs = calls.pairs.iter().map(|&at| place(at)).collect::<Vec<i32>>(),
-            p = calls.indptr.iter().map(|&at| at as i32).collect::<Vec<i32>>(),
-            set_probability = missing(sets.into_iter()),
+            cells = list!(
+                cell_barcode = &cells,
+                guide_id = vectors::chosen(&guides, best().map(|at| at.map_or(0, |at| i[at] + 1)).collect()),
+                umi_count = integers(best().map(|at| at.map(|at| x[at] as i32))),
+                assignment_confidence = reals(best().map(|at| at.map(|at| score[at]))),
+                is_unassigned = Logicals::from_values(best().map(|at| at.is_none())),
+                is_multi_infected = Logicals::from_values(n_of().map(|n| n > 1)),
+                n_guides_detected = integers(n_of().map(|n| Some(n as i32))),
+                set_probability = match sets {
+                    Some(sets) => missing(sets.into_iter()),
+                    None => missing(std::iter::repeat_n(f64::NAN, calls.best.len())),
+                }
+            ),
+            pairs = list!(
+                cell_barcode = vectors::chosen(&cells, cell_of.collect()),
+                guide_id = vectors::chosen(&guides, called().map(|at| i[at] + 1).collect()),
+                umi_count = integers(called().map(|at| Some(x[at] as i32))),
+                assignment_confidence = reals(called().map(|at| Some(score[at])))
+            ),
+            p = integers(calls.indptr.iter().map(|&at| Some(at as i32))),
+            i = integers(called().map(|at| Some(i[at]))),
             guides = list!(
-                n_cells_called = guides.iter().map(|guide| guide.n_cells_called as i32).collect::<Vec<i32>>(),
-                min_umi_called =
-                    guides.iter().map(|guide| guide.min_umi_called.map(|n| n as i32)).collect::<Vec<Option<i32>>>(),
+                n_cells_called = integers(worth.iter().map(|guide| Some(guide.n_cells_called as i32))),
+                min_umi_called = integers(worth.iter().map(|guide| guide.min_umi_called.map(|n| n as i32))),
                 expected_cells = real(|guide| guide.expected_cells),
                 expected_precision = real(|guide| guide.expected_precision),
                 expected_recall = real(|guide| guide.expected_recall),
                 separation = real(|guide| guide.separation),
-                warning = guides.iter().map(|guide| guide.warning.clone()).collect::<Vec<String>>()
+                warning = worth.iter().map(|guide| guide.warning.clone()).collect::<Vec<String>>()
             )
         )
         .into())
     })
 }
 
+/// None becomes NA.
+fn integers(values: impl Iterator<Item = Option<i32>>) -> Robj {
+    vectors::integers(values.map(|value| value.unwrap_or(i32::na())).collect())
+}
+
+fn reals(values: impl Iterator<Item = Option<f64>>) -> Robj {
+    vectors::reals(values.map(|value| value.unwrap_or(f64::na())).collect())
+}
+
 /// NaN becomes NA.
-fn missing(values: impl Iterator<Item = f64>) -> Vec<Option<f64>> {
-    values.map(|value| (!value.is_nan()).then_some(value)).collect()
+fn missing(values: impl Iterator<Item = f64>) -> Robj {
+    reals(values.map(|value| (!value.is_nan()).then_some(value)))
 }
 
 extern "C" {
@@ -258,20 +296,23 @@ unsafe extern "C" fn check_interrupt(_: *mut std::ffi::c_void) {
     unsafe { R_CheckUserInterrupt() }
 }
 
+fn threads(n_jobs: i32) -> usize {
+    match n_jobs {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
+        n => n as usize,
+    }
+}
+
 /// Runs the work on its own threads while R's thread looks out for Ctrl-C.
 fn watched<T: Send>(
     n_jobs: i32,
     work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
 ) -> kaichi_core::Result<T> {
-    let threads = match n_jobs {
-        0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
-        n => n as usize,
-    };
     let progress = Progress::default();
     std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
         let worker = scope.spawn(|| {
-            let result = on_threads(threads, || work(&progress));
+            let result = on_threads(threads(n_jobs), || work(&progress));
             // The receiver outlives this thread; a failed send would only lose the wake-up.
             let _ = send.send(());
             drop(send);
@@ -295,7 +336,7 @@ fn data_frame(table: FitTable) -> Robj {
         .into_iter()
         .map(|(name, column)| {
             let value: Robj = match column {
-                Column::Real(values) => missing(values.into_iter()).into(),
+                Column::Real(values) => missing(values.into_iter()),
                 Column::Integer(values) => values.into(),
                 Column::Logical(values) => values.into(),
                 Column::Text(values) => values.into(),

@@ -1,14 +1,21 @@
 //! The counts every model works on: shape, invariants, depth and batch of the cells.
+//!
+//! Work on all counts is split over blocks of cells, or ranges of guides, on the threads of the current pool; results do not
+//! depend on how many there are.
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use sprs::CsMatViewI;
+use rayon::prelude::*;
 
 use crate::{Error, Result};
 
 /// UMI counts of guides in cells. Borrowed from the caller: the compressed rows of a cells x guides matrix are the
 /// compressed columns of R's guides x cells `dgCMatrix`.
 pub struct GuideCounts<'a> {
-    matrix: CsMatViewI<'a, f64, i32>,
+    n_guides: usize,
+    indptr: &'a [i32],
+    guides: &'a [i32],
+    counts: &'a [f64],
     depth: Vec<f64>,
     batch: Vec<u32>,
     n_batches: usize,
@@ -34,6 +41,9 @@ pub struct GuideEntries<'a> {
     pub position: &'a [u32],
 }
 
+/// Cells that a thread takes at once.
+pub const BLOCK: usize = 1 << 13;
+
 impl<'a> GuideCounts<'a> {
     /// `indptr` has one more entry than there are cells; `guides` increase within a cell; `counts` are whole numbers
     /// from 1 to 2^31 - 1; `batch` is a code from 0 for each cell.
@@ -44,22 +54,26 @@ impl<'a> GuideCounts<'a> {
         counts: &'a [f64],
         batch: Option<Vec<u32>>,
     ) -> Result<Self> {
-        let n_cells = indptr.len().saturating_sub(1);
-        let matrix = CsMatViewI::try_new((n_cells, n_guides), indptr, guides, counts)
-            .map_err(|(.., error)| Error::Counts(format!("The matrix of counts is not well formed: {error}.")))?;
-        if let Some(bad) = first_bad_count(counts) {
-            return Err(Error::Counts(format!("Stored count {} is {}.", bad.position + 1, bad.reason)));
+        check_starts(indptr, guides.len(), counts.len())?;
+        let n_cells = indptr.len() - 1;
+        let mut depth = vec![0.0; n_cells];
+        let sound = depth.par_chunks_mut(BLOCK).enumerate().all(|(block, depth)| {
+            depth.iter_mut().enumerate().all(|(cell, depth)| {
+                let row = row(indptr, block * BLOCK + cell);
+                *depth = counts[row.clone()].iter().sum();
+                are_sound(n_guides, &guides[row.clone()], &counts[row])
+            })
+        });
+        if !sound {
+            return Err(first_fault(n_guides, indptr, guides, counts));
         }
-        if counts.contains(&0.0) {
-            return Err(Error::Counts("The matrix of counts stores zeros; drop them first.".into()));
-        }
-        let depth = matrix.outer_iterator().map(|cell| cell.data().iter().sum()).collect();
         let batch = batch.unwrap_or_else(|| vec![0; n_cells]);
         if batch.len() != n_cells {
             return Err(Error::Batch(format!("`batch` has {} values for {n_cells} cells.", batch.len())));
         }
         let n_batches = batch.iter().max().map_or(1, |&last| last as usize + 1);
-        Ok(Self { matrix, depth, batch, n_batches, ln_covariate: vec![], by_guide: OnceLock::new() })
+        let by_guide = OnceLock::new();
+        Ok(Self { n_guides, indptr, guides, counts, depth, batch, n_batches, ln_covariate: vec![], by_guide })
     }
 
     /// With a covariate of the cells, such as their RNA UMIs: one positive number each.
@@ -79,16 +93,16 @@ impl<'a> GuideCounts<'a> {
     }
 
     pub fn n_cells(&self) -> usize {
-        self.matrix.rows()
+        self.indptr.len() - 1
     }
 
     pub fn n_guides(&self) -> usize {
-        self.matrix.cols()
+        self.n_guides
     }
 
     /// The number of stored counts.
     pub fn n_counts(&self) -> usize {
-        self.matrix.nnz()
+        self.counts.len()
     }
 
     pub fn n_batches(&self) -> usize {
@@ -116,17 +130,17 @@ impl<'a> GuideCounts<'a> {
 
     /// All stored counts, cell by cell.
     pub fn counts(&self) -> &[f64] {
-        self.matrix.data()
+        self.counts
     }
 
     /// The guide of each stored count.
     pub fn guides(&self) -> &[i32] {
-        self.matrix.indices()
+        self.guides
     }
 
     /// The stored counts of a cell, as a range into [`Self::counts`] and [`Self::guides`].
-    pub fn cell(&self, cell: usize) -> std::ops::Range<usize> {
-        self.matrix.indptr().outer_inds_sz(cell)
+    pub fn cell(&self, cell: usize) -> Range<usize> {
+        row(self.indptr, cell)
     }
 
     /// For a cell the place of its largest count among the stored counts; None for a tie or an empty cell.
@@ -139,31 +153,59 @@ impl<'a> GuideCounts<'a> {
 
     /// Cells with each guide.
     pub fn cells_per_guide(&self) -> Vec<usize> {
-        self.by_guide().indptr.windows(2).map(|pair| pair[1] - pair[0]).collect()
+        if let Some(by_guide) = self.by_guide.get() {
+            return by_guide.indptr.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        }
+        // Few long pieces, because each has its own counts.
+        let piece = self.n_counts().div_ceil(rayon::current_num_threads()).max(1);
+        self.guides
+            .par_chunks(piece)
+            .map(|guides| {
+                let mut cells = vec![0usize; self.n_guides];
+                for &guide in guides {
+                    cells[guide as usize] += 1;
+                }
+                cells
+            })
+            .reduce(|| vec![0; self.n_guides], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
     }
 
     /// The guide-major view, made by one counting transpose when it is first asked for.
     pub fn by_guide(&self) -> &GuideMajor {
         self.by_guide.get_or_init(|| {
-            let mut indptr = vec![0usize; self.n_guides() + 1];
-            for &guide in self.guides() {
-                indptr[guide as usize + 1] += 1;
+            let mut indptr = vec![0; self.n_guides + 1];
+            for (guide, n) in self.cells_per_guide().into_iter().enumerate() {
+                indptr[guide + 1] = indptr[guide] + n;
             }
-            for guide in 0..self.n_guides() {
-                indptr[guide + 1] += indptr[guide];
-            }
-            let mut next = indptr.clone();
             let n = self.n_counts();
             let (mut cell, mut count, mut position) = (vec![0; n], vec![0; n], vec![0; n]);
-            for c in 0..self.n_cells() {
-                for at in self.cell(c) {
-                    let slot = &mut next[self.guides()[at] as usize];
-                    cell[*slot] = c as u32;
-                    count[*slot] = self.counts()[at] as u32;
-                    position[*slot] = at as u32;
-                    *slot += 1;
-                }
+            // A thread takes a range of guides, which is one piece of each array, and passes over all counts.
+            let mut pieces = vec![];
+            let mut rest = (&mut cell[..], &mut count[..], &mut position[..]);
+            for guides in even_ranges(&indptr, rayon::current_num_threads()) {
+                let n = indptr[guides.end] - indptr[guides.start];
+                let (cell, cells) = rest.0.split_at_mut(n);
+                let (count, counts) = rest.1.split_at_mut(n);
+                let (position, positions) = rest.2.split_at_mut(n);
+                rest = (cells, counts, positions);
+                pieces.push((guides, cell, count, position));
             }
+            pieces.into_par_iter().for_each(|(guides, cell, count, position)| {
+                let first = indptr[guides.start];
+                let mut next: Vec<usize> = indptr[guides.clone()].iter().map(|start| start - first).collect();
+                for c in 0..self.n_cells() {
+                    for at in self.cell(c) {
+                        // Guides before the range wrap to large numbers.
+                        let Some(slot) = next.get_mut((self.guides[at] as usize).wrapping_sub(guides.start)) else {
+                            continue;
+                        };
+                        cell[*slot] = c as u32;
+                        count[*slot] = self.counts[at] as u32;
+                        position[*slot] = at as u32;
+                        *slot += 1;
+                    }
+                }
+            });
             GuideMajor { indptr, cell, count, position }
         })
     }
@@ -180,6 +222,70 @@ impl GuideMajor {
     }
 }
 
+fn row(indptr: &[i32], cell: usize) -> Range<usize> {
+    indptr[cell] as usize..indptr[cell + 1] as usize
+}
+
+/// Cuts 0..n into `pieces` ranges of about as many entries each, where `starts` has n + 1 starts.
+fn even_ranges(starts: &[usize], pieces: usize) -> Vec<Range<usize>> {
+    let (n, total) = (starts.len() - 1, starts[starts.len() - 1]);
+    let mut cuts: Vec<usize> =
+        (0..pieces).map(|piece| starts.partition_point(|&start| start < total * piece / pieces).min(n)).collect();
+    cuts[0] = 0;
+    cuts.push(n);
+    cuts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+}
+
+/// Whether this is a whole number from 0 to 2^31 - 1.
+pub fn is_count(count: f64) -> bool {
+    // The cast saturates, and turns NaN into 0.
+    count >= 0.0 && f64::from(count as i32) == count
+}
+
+/// Whether the guides of a cell increase and its counts are counts above 0.
+fn are_sound(n_guides: usize, guides: &[i32], counts: &[f64]) -> bool {
+    let in_range = guides.last().is_none_or(|&last| (last as usize) < n_guides) && guides.first() >= Some(&0);
+    let counted = counts.iter().fold(true, |sound, &count| sound & is_count(count) & (count > 0.0));
+    counted && (guides.is_empty() || (in_range && guides.windows(2).all(|pair| pair[0] < pair[1])))
+}
+
+fn malformed(what: String) -> Error {
+    Error::Counts(format!("The matrix of counts is not well formed: {what}."))
+}
+
+fn check_starts(indptr: &[i32], n_guides: usize, n_counts: usize) -> Result<()> {
+    if indptr.first() != Some(&0) {
+        return Err(malformed("the starts of the cells do not begin with 0".into()));
+    }
+    if let Some(cell) = indptr.windows(2).position(|pair| pair[0] > pair[1]) {
+        return Err(malformed(format!("cell {} starts after its end", cell + 1)));
+    }
+    if n_guides != n_counts || indptr.last().map(|&end| end as usize) != Some(n_counts) {
+        let end = indptr.last().copied().unwrap_or(0);
+        return Err(malformed(format!(
+            "{n_guides} guides and {n_counts} counts are stored, but the last cell ends at {end}"
+        )));
+    }
+    Ok(())
+}
+
+/// What is wrong with rows of which at least one is not sound.
+fn first_fault(n_guides: usize, indptr: &[i32], guides: &[i32], counts: &[f64]) -> Error {
+    for cell in 0..indptr.len() - 1 {
+        let guides = &guides[row(indptr, cell)];
+        if guides.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return malformed(format!("the guides of cell {} do not increase", cell + 1));
+        }
+        if let Some(guide) = guides.iter().find(|&&guide| guide < 0 || guide as usize >= n_guides) {
+            return malformed(format!("cell {} has guide {guide}, but there are {n_guides}, counted from 0", cell + 1));
+        }
+    }
+    match first_bad_count(counts) {
+        Some(bad) => Error::Counts(format!("Stored count {} is {}.", bad.position + 1, bad.reason)),
+        None => Error::Counts("The matrix of counts stores zeros; drop them first.".into()),
+    }
+}
+
 /// A value that is no UMI count, and why.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BadCount {
@@ -190,20 +296,18 @@ pub struct BadCount {
 
 /// The first stored value that is not a whole number from 0 to 2^31 - 1.
 pub fn first_bad_count(counts: &[f64]) -> Option<BadCount> {
-    counts.iter().enumerate().find_map(|(position, &count)| {
-        let reason = if count.is_nan() {
-            "not a number"
-        } else if count < 0.0 {
-            "negative"
-        } else if count > i32::MAX as f64 {
-            "too large"
-        } else if count.fract() != 0.0 {
-            "not a whole number"
-        } else {
-            return None;
-        };
-        Some(BadCount { position, reason })
-    })
+    let position = counts.iter().position(|&count| !is_count(count))?;
+    let count = counts[position];
+    let reason = if count.is_nan() {
+        "not a number"
+    } else if count < 0.0 {
+        "negative"
+    } else if count > i32::MAX as f64 {
+        "too large"
+    } else {
+        "not a whole number"
+    };
+    Some(BadCount { position, reason })
 }
 
 #[cfg(test)]
@@ -220,12 +324,56 @@ mod tests {
         assert!(counts.by_guide().guide(0).cell == [0]);
     }
 
+    /// Against the plain transpose, on threads that share guides of very unequal size.
+    #[test]
+    fn threads_do_not_change_the_views() {
+        let (n_cells, n_guides) = (3 * BLOCK + 5, 37);
+        let (mut p, mut i, mut x) = (vec![0], vec![], vec![]);
+        for cell in 0..n_cells {
+            for guide in 0..n_guides {
+                if guide == 3 || (cell * 7 + guide * 11) % (5 + guide) == 0 && guide % 6 != 5 {
+                    i.push(guide as i32);
+                    x.push((1 + (cell + guide) % 9) as f64);
+                }
+            }
+            p.push(i.len() as i32);
+        }
+        for threads in [1, 2, 3, 64] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let counts = GuideCounts::new(n_guides, &p, &i, &x, None).unwrap();
+                let direct = counts.cells_per_guide();
+                let (mut n, mut seen) = (vec![0; n_guides], vec![0; n_guides]);
+                for cell in 0..n_cells {
+                    assert_eq!(counts.depth()[cell], x[counts.cell(cell)].iter().sum());
+                    for at in counts.cell(cell) {
+                        let entries = counts.by_guide().guide(i[at] as usize);
+                        let k = &mut seen[i[at] as usize];
+                        assert_eq!(
+                            (entries.cell[*k], entries.count[*k], entries.position[*k]),
+                            (cell as u32, x[at] as u32, at as u32)
+                        );
+                        *k += 1;
+                        n[i[at] as usize] += 1;
+                    }
+                }
+                assert_eq!((&n, &n), (&direct, &counts.cells_per_guide()));
+                assert!(n[5] == 0 && n[3] == n_cells);
+            });
+        }
+    }
+
     #[test]
     fn bad_input_is_an_error() {
         let bad = |x: f64| GuideCounts::new(1, &[0, 1], &[0], &[x], None).is_err();
         assert!(bad(f64::NAN) && bad(-1.0) && bad(0.5) && bad(3e9) && bad(0.0) && !bad(2.0));
         assert!(GuideCounts::new(1, &[0, 1], &[1], &[1.0], None).is_err());
         assert!(GuideCounts::new(2, &[0, 2], &[1, 0], &[1.0, 1.0], None).is_err());
+        assert!(GuideCounts::new(2, &[0, 2], &[1, 1], &[1.0, 1.0], None).is_err());
+        assert!(GuideCounts::new(1, &[0, 1], &[-1], &[1.0], None).is_err());
+        for starts in [&[][..], &[1, 1], &[0, 2], &[0, 0], &[0, 1, 0, 1]] {
+            assert!(GuideCounts::new(1, starts, &[0], &[1.0], None).is_err(), "{starts:?}");
+        }
         assert!(GuideCounts::new(1, &[0, 1], &[0], &[1.0], Some(vec![])).is_err());
     }
 

@@ -1,5 +1,8 @@
-//! From scores to calls: one rule for every model. A new threshold never needs a new fit.
-use crate::counts::GuideCounts;
+//! From scores to calls: one rule for every model. A new threshold never needs a new fit. Works on blocks of cells, or on
+//! guides, on the threads of the current pool; calls do not depend on how many there are.
+use rayon::prelude::*;
+
+use crate::counts::{GuideCounts, BLOCK};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,34 +85,60 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
         return Err(Error::Internal(format!("{} scores for {} counts", scores.len(), counts.n_counts())));
     }
     let y = counts.counts();
-    let mut called: Vec<bool> = match rule.cut {
-        Cut::MinConfidence(cut) => scores.iter().map(|&s| s > 0.0 && s >= cut).collect(),
-        Cut::TopShare(share) => top_share(counts, scores, share),
+    let called: Option<Vec<bool>> = match rule.cut {
+        Cut::MinConfidence(_) => None,
+        Cut::TopShare(share) => Some(top_share(counts, scores, share)),
         Cut::Fdr(fdr) => {
-            let mut called = vec![false; scores.len()];
-            call_at_fdr(&mut called, scores, candidates(counts, scores, rule.min_umi, 0..scores.len()), fdr);
-            called
+            let all = (0..scores.len() as u32).into_par_iter().filter(|&at| can_be_called(counts, scores, rule, at));
+            Some(flags(scores.len(), [called_at_fdr(scores, all.collect(), fdr)]))
         }
         Cut::FdrPerGuide(fdr) => {
-            let mut called = vec![false; scores.len()];
-            for guide in 0..counts.n_guides() {
-                let places = counts.by_guide().guide(guide).position.iter().map(|&at| at as usize);
-                call_at_fdr(&mut called, scores, candidates(counts, scores, rule.min_umi, places), fdr);
-            }
-            called
+            let by_guide = counts.by_guide();
+            let called: Vec<Vec<u32>> = (0..counts.n_guides())
+                .into_par_iter()
+                .map(|guide| {
+                    let places = by_guide.guide(guide).position.iter().copied();
+                    called_at_fdr(scores, places.filter(|&at| can_be_called(counts, scores, rule, at)).collect(), fdr)
+                })
+                .collect();
+            Some(flags(scores.len(), called))
         }
     };
-    for (called, &y) in called.iter_mut().zip(y) {
-        *called &= y >= rule.min_umi;
-    }
-    let mut calls = Calls { pairs: vec![], indptr: vec![0], best: vec![] };
-    for cell in 0..counts.n_cells() {
-        let start = calls.pairs.len();
-        calls.pairs.extend(counts.cell(cell).filter(|&at| called[at]));
-        calls.indptr.push(calls.pairs.len());
-        // min_by keeps the first of equals, and guides increase within a cell.
-        let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(y[*b].total_cmp(&y[*a]));
-        calls.best.push(calls.pairs[start..].iter().copied().min_by(better));
+    let is_called = |at: usize| {
+        let passes = match (&called, rule.cut) {
+            (Some(called), _) => called[at],
+            (None, cut) => scores[at] > 0.0 && scores[at] >= cut.value(),
+        };
+        passes && y[at] >= rule.min_umi
+    };
+    let n_cells = counts.n_cells();
+    let blocks: Vec<Calls> = (0..n_cells.div_ceil(BLOCK))
+        .into_par_iter()
+        .map(|block| {
+            let mut calls = Calls { pairs: vec![], indptr: vec![], best: vec![] };
+            for cell in block * BLOCK..((block + 1) * BLOCK).min(n_cells) {
+                let start = calls.pairs.len();
+                calls.pairs.extend(counts.cell(cell).filter(|&at| is_called(at)));
+                calls.indptr.push(calls.pairs.len());
+                // min_by keeps the first of equals, and guides increase within a cell.
+                let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(y[*b].total_cmp(&y[*a]));
+                calls.best.push(calls.pairs[start..].iter().copied().min_by(better));
+            }
+            calls
+        })
+        .collect();
+    let n_pairs = blocks.iter().map(|block| block.pairs.len()).sum();
+    let mut calls = Calls {
+        pairs: Vec::with_capacity(n_pairs),
+        indptr: Vec::with_capacity(n_cells + 1),
+        best: Vec::with_capacity(n_cells),
+    };
+    calls.indptr.push(0);
+    for block in blocks {
+        let before = calls.pairs.len();
+        calls.pairs.extend(block.pairs);
+        calls.indptr.extend(block.indptr.iter().map(|end| before + end));
+        calls.best.extend(block.best);
     }
     Ok(calls)
 }
@@ -117,52 +146,75 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
 /// The probability that a cell carries exactly the guides called, for scores that are posteriors: of every called pair its
 /// score, of every other stored pair one less its score, multiplied. Guides without counts in the cell are taken as absent.
 pub fn set_probability(counts: &GuideCounts, scores: &[f64], calls: &Calls) -> Vec<f64> {
-    let mut called = vec![false; scores.len()];
-    for &at in &calls.pairs {
-        called[at] = true;
-    }
-    let log = |at: usize| if called[at] { scores[at].ln() } else { (-scores[at]).ln_1p() };
-    (0..counts.n_cells()).map(|cell| counts.cell(cell).map(log).sum::<f64>().exp()).collect()
+    let of_cell = |cell: usize| {
+        let mut called = calls.pairs[calls.indptr[cell]..calls.indptr[cell + 1]].iter().copied().peekable();
+        let mut ln = 0.0;
+        for at in counts.cell(cell) {
+            let is_called = called.next_if_eq(&at).is_some();
+            // Most scores are quite sure, and need no logarithm.
+            ln += match scores[at] {
+                0.0 if !is_called => 0.0,
+                score if is_called && score == 1.0 => 0.0,
+                score if is_called => score.ln(),
+                score => (-score).ln_1p(),
+            };
+        }
+        ln.exp()
+    };
+    (0..counts.n_cells()).into_par_iter().with_min_len(BLOCK).map(of_cell).collect()
 }
 
-/// Pairs that an expected share of false pairs is counted over: only those that can be called.
-fn candidates(counts: &GuideCounts, scores: &[f64], min_umi: f64, places: impl Iterator<Item = usize>) -> Vec<usize> {
-    places.filter(|&at| scores[at] > 0.0 && counts.counts()[at] >= min_umi).collect()
+/// Whether an expected share of false pairs is counted over this pair, too.
+fn can_be_called(counts: &GuideCounts, scores: &[f64], rule: &Rule, at: u32) -> bool {
+    scores[at as usize] > 0.0 && counts.counts()[at as usize] >= rule.min_umi
 }
 
-/// Equal scores are taken or left together, so that the calls do not depend on the order of cells or guides.
-fn call_at_fdr(called: &mut [bool], scores: &[f64], mut candidates: Vec<usize>, fdr: f64) {
-    candidates.sort_unstable_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+/// Which of the candidates are called. Equal scores are taken or left together, so that the calls do not depend on the order
+/// of cells or guides.
+fn called_at_fdr(scores: &[f64], mut candidates: Vec<u32>, fdr: f64) -> Vec<u32> {
+    let score = |at: u32| scores[at as usize];
+    candidates.par_sort_unstable_by(|&a, &b| score(b).total_cmp(&score(a)));
     let (mut n, mut expected_false) = (0, 0.0);
     // The mean of 1 - score only grows, so the first group that is too much ends it.
-    for ties in candidates.chunk_by(|&a, &b| scores[a] == scores[b]) {
-        n += ties.len();
-        expected_false += ties.len() as f64 * (1.0 - scores[ties[0]]);
+    for ties in candidates.chunk_by(|&a, &b| score(a) == score(b)) {
+        expected_false += ties.len() as f64 * (1.0 - score(ties[0]));
         // 1 - 0.7 is more than 0.3 in binary.
-        if expected_false > fdr * n as f64 * (1.0 + 1e-12) {
-            return;
+        if expected_false > fdr * (n + ties.len()) as f64 * (1.0 + 1e-12) {
+            break;
         }
-        for &at in ties {
-            called[at] = true;
-        }
+        n += ties.len();
     }
+    candidates.truncate(n);
+    candidates
 }
 
 fn top_share(counts: &GuideCounts, scores: &[f64], share: f64) -> Vec<bool> {
-    let mut called = vec![false; scores.len()];
-    for guide in 0..counts.n_guides() {
-        let mut places: Vec<u32> = counts.by_guide().guide(guide).position.to_vec();
-        // 0.29 * 100 is 28.999999999999996 in binary.
-        let n = (share * places.len() as f64 + 1e-9).floor() as usize;
-        places.sort_by(|&a, &b| {
-            let (a, b) = (a as usize, b as usize);
-            scores[b].total_cmp(&scores[a]).then(counts.counts()[b].total_cmp(&counts.counts()[a])).then(a.cmp(&b))
-        });
-        for &at in &places[..n] {
-            called[at as usize] = true;
-        }
+    let by_guide = counts.by_guide();
+    let best: Vec<Vec<u32>> = (0..counts.n_guides())
+        .into_par_iter()
+        .map(|guide| {
+            let mut places: Vec<u32> = by_guide.guide(guide).position.to_vec();
+            // 0.29 * 100 is 28.999999999999996 in binary.
+            let n = (share * places.len() as f64 + 1e-9).floor() as usize;
+            let (score, y) = (|at: u32| scores[at as usize], |at: u32| counts.counts()[at as usize]);
+            let order = |a: &u32, b: &u32| score(*b).total_cmp(&score(*a)).then(y(*b).total_cmp(&y(*a))).then(a.cmp(b));
+            if n > 0 && n < places.len() {
+                places.select_nth_unstable_by(n - 1, order);
+            }
+            places.truncate(n);
+            places
+        })
+        .collect();
+    flags(scores.len(), best)
+}
+
+/// True at the places given.
+fn flags(n: usize, places: impl IntoIterator<Item = Vec<u32>>) -> Vec<bool> {
+    let mut flags = vec![false; n];
+    for at in places.into_iter().flatten() {
+        flags[at as usize] = true;
     }
-    called
+    flags
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
 
 mod frame;
+mod gzip;
 mod matrix;
 mod quiet;
 mod values;

@@ -1,7 +1,6 @@
 //! obs and var: the index, and one column.
-use std::collections::HashMap;
-
 use hdf5::{Group, LocationType, ObjectReference1, ReferencedObject};
+use rayon::prelude::*;
 
 use super::values::{attribute, encoding, quoted, Source, Values};
 use super::{too_many, MOST};
@@ -71,19 +70,17 @@ impl<'a> Frame<'a> {
                 }
             }
         }
-        let mut seen: HashMap<&str, usize> = HashMap::with_capacity(names.len());
-        for (position, name) in names.iter().enumerate() {
-            if let Some(first) = seen.insert(name, position) {
-                return Err(source.names(format!(
-                    "the {} name \"{name}\" stands more than once in {} (rows {} and {}).\n  Make the names unique, \
-                     for example with {}_names_make_unique() of anndata.",
-                    self.row,
-                    self.name,
-                    first + 1,
-                    position + 1,
-                    self.name
-                )));
-            }
+        if let Some((first, again)) = first_twice(&names) {
+            return Err(source.names(format!(
+                "the {} name \"{}\" stands more than once in {} (rows {} and {}).\n  Make the names unique, \
+                 for example with {}_names_make_unique() of anndata.",
+                self.row,
+                names[again],
+                self.name,
+                first + 1,
+                again + 1,
+                self.name
+            )));
         }
         Ok(names)
     }
@@ -137,6 +134,40 @@ impl<'a> Frame<'a> {
     fn column(&self, name: &str) -> Result<Column> {
         read_column(self.source, &self.group, self.name, name)
     }
+}
+
+/// The first name that stands at an earlier place, too: both places. Sorting short hashes is faster than a table of names,
+/// and goes on all threads of the current pool.
+fn first_twice(names: &[String]) -> Option<(usize, usize)> {
+    // The upper half is of the hash, the lower the place, which is below 2^31.
+    let mut keys: Vec<u64> =
+        names.par_iter().enumerate().map(|(place, name)| hash(name) << 32 | place as u64).collect();
+    keys.par_sort_unstable();
+    let place = |key: u64| (key & u64::from(u32::MAX)) as usize;
+    keys.chunk_by(|a, b| a >> 32 == b >> 32)
+        .filter(|group| group.len() > 1)
+        .filter_map(|group| {
+            let same = |again: &&u64, first: &&u64| names[place(**again)] == names[place(**first)];
+            let (at, again) = (1..group.len())
+                .map(|at| (at, &group[at]))
+                .find(|(at, again)| group[..*at].iter().any(|first| same(again, &first)))?;
+            let first = group[..at].iter().find(|first| same(&again, first))?;
+            Some((place(*first), place(*again)))
+        })
+        .min_by_key(|&(_, again)| again)
+}
+
+/// 32 bits that tell nearly all names apart.
+fn hash(name: &str) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut hash = name.len() as u64;
+    for bytes in name.as_bytes().chunks(8) {
+        let mut word = [0; 8];
+        word[..bytes.len()].copy_from_slice(bytes);
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+        hash ^= hash >> 32;
+    }
+    hash.wrapping_mul(ODD) >> 32
 }
 
 fn unknown(source: Source, what: &str, kind: &str, expected: &str) -> crate::Error {
@@ -227,4 +258,35 @@ fn decode(codes: &Values, categories: Column) -> Result<Column> {
         ))),
     })?;
     Ok(Column { values, float: categories.float })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_name_that_comes_again_is_found() {
+        let mut names: Vec<String> = (0..200_000).map(|i| format!("ACGT-{i}")).collect();
+        assert_eq!(first_twice(&names), None);
+        names[150_000] = names[7].clone();
+        assert_eq!(first_twice(&names), Some((7, 150_000)));
+        names[140_000] = names[130_000].clone();
+        names[199_999] = names[130_000].clone();
+        assert_eq!(first_twice(&names), Some((130_000, 140_000)));
+        assert_eq!(first_twice(&["a", "a\0", "b", "a"].map(String::from)), Some((0, 3)));
+    }
+
+    /// Names whose hashes agree are still compared.
+    #[test]
+    fn equal_hashes_are_no_equal_names() {
+        let mut of_hash = std::collections::HashMap::new();
+        let twins = (0..).find_map(|i: u32| {
+            let name = i.to_string();
+            of_hash.insert(hash(&name), name.clone()).map(|other| [other, name])
+        });
+        let [a, b] = twins.unwrap_or_default();
+        assert!(a != b && hash(&a) == hash(&b));
+        assert_eq!(first_twice(&[a.clone(), b.clone(), "x".into()]), None);
+        assert_eq!(first_twice(&[a, b.clone(), b]), Some((1, 2)));
+    }
 }

@@ -1,8 +1,11 @@
 //! X or a layer, sparse or dense, to sorted rows without explicit zeros.
 use hdf5::{Group, LocationType};
+use rayon::prelude::*;
+use sprs::CsMatI;
 
 use super::values::{attribute, encoding, quoted, Source, Values};
 use super::{layer_names, too_many, MOST};
+use crate::counts::is_count;
 use crate::{Error, Result};
 
 pub struct Matrix<'a> {
@@ -51,7 +54,10 @@ impl Matrix<'_> {
         let last = self.guides.len() - 1;
         values.each_in_matrix(|cell, guide, value| {
             if value != 0.0 {
-                rows.counts.push(self.check_count(value, || (cell, guide))?);
+                if !is_count(value) {
+                    return Err(self.no_count(value, cell, guide));
+                }
+                rows.counts.push(value);
                 rows.guides.push(guide as i32);
             }
             if guide == last {
@@ -106,27 +112,32 @@ impl Matrix<'_> {
             return Err(self.damaged(format!("indptr ends at {}, but {stored} values are stored", indptr[outer])));
         }
         let outer_of = |position| indptr.partition_point(|&start| start <= position) - 1;
-        let indices = indices.integers(|position, index| {
-            if index >= 0.0 && index < inner as f64 {
-                return Ok(index as i32);
-            }
+        if indices.number()?.is_float() {
+            return Err(indices.wrong_type("integers"));
+        }
+        let index = |index: f64| (index >= 0.0 && index < inner as f64).then_some(index as i32);
+        let indices = indices.convert(index, |position, index| {
             let (outer, inner_axis) = match major {
                 Major::Cells => (format!("cell \"{}\"", self.cells[outer_of(position)]), "guides"),
                 Major::Guides => (format!("guide \"{}\"", self.guides[outer_of(position)]), "cells"),
             };
-            Err(self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0")))
+            self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0"))
         })?;
-        let data = data.numbers(|position, value| {
-            self.check_count(value, || match major {
-                Major::Cells => (outer_of(position), indices[position] as usize),
-                Major::Guides => (indices[position] as usize, outer_of(position)),
-            })
-        })?;
+        let data = data.convert(
+            |value| is_count(value).then_some(value),
+            |position, value| match major {
+                Major::Cells => self.no_count(value, outer_of(position), indices[position] as usize),
+                Major::Guides => self.no_count(value, indices[position] as usize, outer_of(position)),
+            },
+        )?;
+        let rows = self.finish(major, indptr, indices, data)?;
         match major {
-            Major::Cells => self.finish(indptr, indices, data),
+            Major::Cells => Ok(rows),
             Major::Guides => {
-                let (indptr, indices, data) = transpose(&indptr, &indices, &data, inner);
-                self.finish(indptr, indices, data)
+                let columns = CsMatI::try_new_csc((inner, outer), rows.indptr, rows.guides, rows.counts)
+                    .map_err(|(_, _, _, error)| Error::Internal(error.to_string()))?;
+                let (indptr, guides, counts) = columns.to_csr().into_raw_storage();
+                Ok(Rows { indptr, guides, counts })
             }
         }
     }
@@ -168,13 +179,20 @@ impl Matrix<'_> {
             .damaged(format!("its shape is {}, but obs has {cells} cells and var {guides} guides", shape.join(" x "))))
     }
 
-    /// Sorts each row by guide, refuses a guide that stands twice, drops explicit zeros.
-    fn finish(&self, indptr: Vec<usize>, mut guides: Vec<i32>, mut counts: Vec<f64>) -> Result<Rows> {
+    /// Sorts each row, refuses an entry that stands twice, drops explicit zeros. Of columns, `guides` are the cells.
+    fn finish(&self, major: Major, indptr: Vec<usize>, mut guides: Vec<i32>, mut counts: Vec<f64>) -> Result<Rows> {
+        let is_finished = |bounds: &[usize]| {
+            let row = bounds[0]..bounds[1];
+            guides[row.clone()].windows(2).all(|pair| pair[0] < pair[1]) && !counts[row].contains(&0.0)
+        };
+        if indptr.par_windows(2).with_min_len(1 << 13).all(is_finished) {
+            return Ok(Rows { indptr: indptr.into_iter().map(|start| start as i32).collect(), guides, counts });
+        }
         let mut starts = Vec::with_capacity(indptr.len());
         starts.push(0);
         let mut kept = 0;
         let mut unsorted: Vec<(i32, f64)> = Vec::new();
-        for (cell, bounds) in indptr.windows(2).enumerate() {
+        for (outer, bounds) in indptr.windows(2).enumerate() {
             let row = bounds[0]..bounds[1];
             if !guides[row.clone()].is_sorted() {
                 unsorted.clear();
@@ -185,10 +203,14 @@ impl Matrix<'_> {
                 }
             }
             if let Some(twice) = guides[row.clone()].windows(2).find(|pair| pair[0] == pair[1]) {
+                let (cell, guide) = match major {
+                    Major::Cells => (outer, twice[0] as usize),
+                    Major::Guides => (twice[0] as usize, outer),
+                };
                 return Err(self.source.format_in(format!(
                     "{} stores guide \"{}\" more than once in cell \"{}\".\n  Sum such entries before writing \
                      (sum_duplicates() of scipy).",
-                    self.what, self.guides[twice[0] as usize], self.cells[cell]
+                    self.what, self.guides[guide], self.cells[cell]
                 )));
             }
             for at in row {
@@ -204,10 +226,7 @@ impl Matrix<'_> {
         Ok(Rows { indptr: starts, guides, counts })
     }
 
-    fn check_count(&self, value: f64, place: impl Fn() -> (usize, usize)) -> Result<f64> {
-        if value >= 0.0 && value <= MOST as f64 && value.fract() == 0.0 {
-            return Ok(value);
-        }
+    fn no_count(&self, value: f64, cell: usize, guide: usize) -> Error {
         let reason = match value {
             v if v.is_nan() => "NaN".to_owned(),
             v if v.is_infinite() => "infinite".to_owned(),
@@ -215,15 +234,14 @@ impl Matrix<'_> {
             v if v > MOST as f64 => format!("{v}, which is more than 2147483647"),
             v => format!("{v}, which is not a whole number"),
         };
-        let (cell, guide) = place();
-        Err(self.source.counts(format!(
+        self.source.counts(format!(
             "the count of guide \"{}\" in cell \"{}\" in {} is {reason}.\n  kaichi needs raw UMI \
              counts: whole numbers from 0 to 2147483647. {}",
             self.guides[guide],
             self.cells[cell],
             self.what,
             self.where_else()
-        )))
+        ))
     }
 
     /// Where the raw counts may be instead.
@@ -253,28 +271,6 @@ impl Matrix<'_> {
     fn damaged(&self, text: String) -> Error {
         self.source.format_in(format!("{} is damaged: {text}.\n  Write the file again.", self.what))
     }
-}
-
-/// Columns to rows, by counting: within a row the columns come out in order.
-fn transpose(indptr: &[usize], rows: &[i32], data: &[f64], n_rows: usize) -> (Vec<usize>, Vec<i32>, Vec<f64>) {
-    let mut starts = vec![0; n_rows + 1];
-    for &row in rows {
-        starts[row as usize + 1] += 1;
-    }
-    for row in 0..n_rows {
-        starts[row + 1] += starts[row];
-    }
-    let mut next = starts.clone();
-    let mut columns = vec![0; rows.len()];
-    let mut values = vec![0.0; rows.len()];
-    for (column, bounds) in indptr.windows(2).enumerate() {
-        for at in bounds[0]..bounds[1] {
-            let to = &mut next[rows[at] as usize];
-            (columns[*to], values[*to]) = (column as i32, data[at]);
-            *to += 1;
-        }
-    }
-    (starts, columns, values)
 }
 
 #[cfg(test)]

@@ -6,7 +6,9 @@ use hdf5::filters::Filter;
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Container, Dataset, H5Type, Location};
 use ndarray::s;
+use rayon::prelude::*;
 
+use super::gzip::{self, Converted};
 use super::{too_many, MOST};
 use crate::{Error, Result};
 
@@ -135,11 +137,24 @@ impl Number {
 }
 
 /// A stored number. Every f64 up to 2^53 is exact, and no valid count, index or start exceeds 2^31.
-pub trait Stored: H5Type + Copy + Display {
+pub trait Stored: H5Type + Copy + Display + Sync {
     fn to_f64(self) -> f64;
+    /// From the first of these bytes, in the order of this machine.
+    fn from_bytes(bytes: [u8; 8]) -> Self;
 }
 macro_rules! stored {
-    ($($t:ty),*) => { $(impl Stored for $t { #[inline] fn to_f64(self) -> f64 { self as f64 } })* };
+    ($($t:ty),*) => { $(impl Stored for $t {
+        #[inline]
+        fn to_f64(self) -> f64 {
+            self as f64
+        }
+        #[inline]
+        fn from_bytes(bytes: [u8; 8]) -> Self {
+            let mut own = [0; size_of::<Self>()];
+            own.copy_from_slice(&bytes[..size_of::<Self>()]);
+            Self::from_ne_bytes(own)
+        }
+    })* };
 }
 stored!(i8, i16, i32, i64, u8, u16, u32, u64, f32, f64);
 
@@ -224,6 +239,20 @@ impl<'a> Values<'a> {
         Ok(out)
     }
 
+    /// A vector of numbers converted on all threads of the current pool; where `convert` gives none, the error of `refuse`.
+    pub fn convert<O: Copy + Default + Send>(
+        &self,
+        convert: impl Fn(f64) -> Option<O> + Sync,
+        refuse: impl Fn(usize, f64) -> Error,
+    ) -> Result<Vec<O>> {
+        let mut out = self.reserve(self.len()?)?;
+        out.resize(self.len()?, O::default());
+        if let Some((position, value)) = as_stored!(self.number()?, convert_vector(self, &mut out, convert))? {
+            return Err(refuse(position, value));
+        }
+        Ok(out)
+    }
+
     /// A vector of integers, for counting and indexing.
     pub fn integers<O>(&self, convert: impl FnMut(usize, f64) -> Result<O>) -> Result<Vec<O>> {
         match self.number()? {
@@ -279,10 +308,11 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// How much of the first axis to read at once: whole chunks, so that none is decompressed twice, about 4 M values.
+    /// How much of the first axis to read at once: whole chunks, so that none is decompressed twice, about 0.5 M values,
+    /// which fit into the processor's cache.
     fn block(&self) -> usize {
         let width: usize = self.shape[1..].iter().product::<usize>().max(1);
-        let wanted = ((1 << 22) / width).max(1);
+        let wanted = ((1 << 19) / width).max(1);
         // A chunk that spans very many rows is read in parts rather than held as a dense matrix.
         let most = ((1 << 26) / width).max(1);
         let chunk = self.dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(1).max(1);
@@ -302,6 +332,43 @@ fn each_in_vector<T: Stored, F: FnMut(usize, f64) -> Result<()>>(values: &Values
         }
     }
     Ok(())
+}
+
+/// The first value that does not convert, with its position.
+fn convert_vector<T: Stored, O: Send>(
+    values: &Values,
+    out: &mut [O],
+    convert: impl Fn(f64) -> Option<O> + Sync,
+) -> Result<Option<(usize, f64)>> {
+    const PIECE: usize = 1 << 15;
+    match gzip::convert::<T, O>(&values.dataset, out, &convert) {
+        Converted::All => return Ok(None),
+        Converted::Refused(position, value) => return Ok(Some((position, value))),
+        Converted::NotGzip => {}
+    }
+    let block = values.block();
+    for (number, out) in out.chunks_mut(block).enumerate() {
+        let start = number * block;
+        let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![start..start + out.len()]);
+        let read = read.map_err(|error| values.source.damaged(&values.what, error))?.into_raw_vec_and_offset().0;
+        let refused = out.par_chunks_mut(PIECE).zip(read.par_chunks(PIECE)).position_first(|(out, read)| {
+            let converted = out.iter_mut().zip(read).map(|(out, value)| match convert(value.to_f64()) {
+                Some(value) => {
+                    *out = value;
+                    true
+                }
+                None => false,
+            });
+            !converted.fold(true, |all, one| all & one)
+        });
+        if let Some(piece) = refused {
+            let values = read.iter().enumerate().skip(piece * PIECE);
+            return Ok(values
+                .map(|(position, value)| (start + position, value.to_f64()))
+                .find(|&(_, value)| convert(value).is_none()));
+        }
+    }
+    Ok(None)
 }
 
 fn print_each<T: Stored, F: FnMut(String)>(values: &Values, mut visit: F) -> Result<()> {
@@ -388,7 +455,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("kaichi-{}-blocks.h5", std::process::id()));
         quietly(|| {
             let file = hdf5::File::create(&path).unwrap();
-            let n = (1 << 22) + 101_001;
+            let n: u32 = (1 << 20) + 101_001;
             let vector: Vec<u32> = (0..n).collect();
             file.new_dataset_builder().with_data(&vector).chunk(100_003).create("vector").unwrap();
             let width = 7;
@@ -402,6 +469,11 @@ mod tests {
             assert!(read.block() < n as usize && read.block() % 100_003 == 0);
             let same = read.integers(check).unwrap();
             assert!(same.len() == n as usize && same.iter().all(|&same| same));
+            let refuse = |position: usize, value: f64| Error::Counts(format!("{position} {value}"));
+            let same = read.convert(|value| Some(value as u32), refuse).unwrap();
+            assert!(same.iter().zip(0..).all(|(&value, position)| value == position) && same.len() == n as usize);
+            let first = read.convert(|value| (value < 900_000.0 && value != 700_001.0).then_some(0u8), refuse);
+            assert_eq!(first.unwrap_err().to_string(), "700001 700001");
 
             let read = open("matrix");
             assert!(read.block() < rows && read.block() % 1013 == 0);

@@ -1,0 +1,233 @@
+//! Vectors in gzip chunks, decompressed on all threads of the current pool: HDF5's own path takes one, and an older zlib.
+//!
+//! Anything but native numbers behind gzip, or shuffle and gzip, is left to HDF5, as is a damaged chunk, for its error text.
+use flate2::{Decompress, FlushDecompress, Status};
+use hdf5::filters::Filter;
+use hdf5::Dataset;
+use rayon::prelude::*;
+
+use super::values::Stored;
+
+/// How the work on a vector went.
+pub enum Converted {
+    All,
+    /// The first value that does not convert, with its position.
+    Refused(usize, f64),
+    /// HDF5 has to read this vector.
+    NotGzip,
+}
+
+/// Bytes of the largest chunk that is read here: some are in memory for each thread.
+const LARGEST: usize = 1 << 26;
+
+/// A chunk as the file holds it.
+struct Raw {
+    bytes: Vec<u8>,
+    /// A bit for each filter of the pipeline that was skipped.
+    skipped: u32,
+}
+
+struct Layout {
+    /// Places of the filters in the pipeline.
+    shuffle: Option<usize>,
+    gzip: usize,
+    /// Values of a chunk; the last one is stored in full length.
+    chunk: usize,
+}
+
+/// The values of a vector as long as `out`.
+pub fn convert<T: Stored, O: Send>(
+    dataset: &Dataset,
+    out: &mut [O],
+    convert: &(impl Fn(f64) -> Option<O> + Sync),
+) -> Converted {
+    let Some(layout) = layout::<T>(dataset) else { return Converted::NotGzip };
+    // Some chunks for each thread, so that a slow one delays no other.
+    let batch = 4 * rayon::current_num_threads();
+    for (number, out) in out.chunks_mut(batch * layout.chunk).enumerate() {
+        let start = number * batch * layout.chunk;
+        let raw: Option<Vec<Raw>> =
+            (0..out.len().div_ceil(layout.chunk)).map(|k| read_raw(dataset, start + k * layout.chunk)).collect();
+        let Some(raw) = raw else { return Converted::NotGzip };
+        let pieces: Vec<Converted> = out
+            .par_chunks_mut(layout.chunk)
+            .zip(&raw)
+            .map_init(Vec::new, |buffer, (out, raw)| layout.convert::<T, O>(raw, buffer, out, convert))
+            .collect();
+        for (k, piece) in pieces.into_iter().enumerate() {
+            match piece {
+                Converted::All => {}
+                Converted::Refused(position, value) => {
+                    return Converted::Refused(start + k * layout.chunk + position, value);
+                }
+                Converted::NotGzip => return Converted::NotGzip,
+            }
+        }
+    }
+    Converted::All
+}
+
+fn layout<T: Stored>(dataset: &Dataset) -> Option<Layout> {
+    let (shuffle, gzip) = match dataset.filters()[..] {
+        [Filter::Deflate(_)] => (None, 0),
+        [Filter::Shuffle, Filter::Deflate(_)] => (Some(0), 1),
+        _ => return None,
+    };
+    let chunk = match dataset.chunk()?[..] {
+        [chunk] if chunk > 0 && chunk * size_of::<T>() <= LARGEST => chunk,
+        _ => return None,
+    };
+    dataset.dtype().ok()?.is::<T>().then_some(Layout { shuffle, gzip, chunk })
+}
+
+impl Layout {
+    fn convert<T: Stored, O>(
+        &self,
+        raw: &Raw,
+        buffer: &mut Vec<u8>,
+        out: &mut [O],
+        convert: impl Fn(f64) -> Option<O>,
+    ) -> Converted {
+        let ran = |filter: usize| raw.skipped & (1 << filter) == 0;
+        let bytes = match ran(self.gzip) {
+            true => {
+                buffer.resize(self.chunk * size_of::<T>(), 0);
+                let mut stream = Decompress::new(true);
+                match stream.decompress(&raw.bytes, buffer, FlushDecompress::Finish) {
+                    Ok(Status::StreamEnd) if stream.total_out() == buffer.len() as u64 => buffer,
+                    _ => return Converted::NotGzip,
+                }
+            }
+            false => &raw.bytes,
+        };
+        if bytes.len() != self.chunk * size_of::<T>() {
+            return Converted::NotGzip;
+        }
+        let shuffled = self.shuffle.is_some_and(ran);
+        for (position, out) in out.iter_mut().enumerate() {
+            let mut value = [0; 8];
+            for byte in 0..size_of::<T>() {
+                // Shuffle stores the first bytes of all values, then the second ones, and so on.
+                value[byte] =
+                    bytes[if shuffled { byte * self.chunk + position } else { position * size_of::<T>() + byte }];
+            }
+            let value = T::from_bytes(value).to_f64();
+            match convert(value) {
+                Some(converted) => *out = converted,
+                None => return Converted::Refused(position, value),
+            }
+        }
+        Converted::All
+    }
+}
+
+/// The chunk that starts at that value, or none where the file does not hold it.
+#[cfg(raw_chunks)]
+fn read_raw(dataset: &Dataset, start: usize) -> Option<Raw> {
+    use hdf5_sys::h5::{herr_t, hsize_t};
+    use hdf5_sys::h5d::H5Dread_chunk1;
+    use hdf5_sys::h5i::hid_t;
+    use hdf5_sys::h5p::H5P_DEFAULT;
+    extern "C" {
+        fn H5Dget_chunk_storage_size(dataset: hid_t, offset: *const hsize_t, size: *mut hsize_t) -> herr_t;
+    }
+    let (offset, mut size, mut skipped) = (start as hsize_t, 0, 0);
+    hdf5::sync::sync(|| {
+        // SAFETY: HDF5's lock is held, the vector has one dimension, and the pointers are valid for the call.
+        let found = unsafe { H5Dget_chunk_storage_size(dataset.id(), &offset, &mut size) };
+        if found < 0 || size == 0 || size > 2 * LARGEST as hsize_t {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(size).ok()?];
+        // SAFETY: as above, and the buffer is as long as HDF5 said.
+        let read =
+            unsafe { H5Dread_chunk1(dataset.id(), H5P_DEFAULT, &offset, &mut skipped, bytes.as_mut_ptr().cast()) };
+        (read >= 0).then_some(Raw { bytes, skipped })
+    })
+}
+
+#[cfg(not(raw_chunks))]
+fn read_raw(_: &Dataset, _: usize) -> Option<Raw> {
+    None
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::quiet::quietly;
+    use super::*;
+
+    fn check<T: Stored + std::fmt::Debug>(file: &hdf5::File, name: &str, make: fn(usize) -> T, skip: bool) {
+        let values: Vec<T> = (0..10_007).map(make).collect();
+        let expected: Vec<f64> = values.iter().map(|value| value.to_f64()).collect();
+        for shuffle in [false, true] {
+            let builder = file.new_dataset_builder().chunk(1000);
+            let builder = if shuffle { builder.shuffle().deflate(4) } else { builder.deflate(4) };
+            let dataset = builder.with_data(&values).create(format!("{name}-{shuffle}").as_str()).unwrap();
+            let mut out = vec![0.0; values.len()];
+            let all = matches!(convert::<T, f64>(&dataset, &mut out, &Some), Converted::All);
+            assert_eq!(all, !skip && cfg!(raw_chunks), "{name} {shuffle}");
+            assert!(!all || out == expected, "{name} {shuffle}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_what_was_written() {
+        let path = std::env::temp_dir().join(format!("kaichi-{}-gzip.h5", std::process::id()));
+        quietly(|| {
+            let file = hdf5::File::create(&path).unwrap();
+            check(&file, "u8", |i| (i % 251) as u8, false);
+            check(&file, "i16", |i| (i as i16).wrapping_mul(77), false);
+            check(&file, "i32", |i| i as i32 * -1001, false);
+            check(&file, "i64", |i| i as i64 * 1_000_003, false);
+            check(&file, "f32", |i| i as f32 / 3.0, false);
+            check(&file, "f64", |i| i as f64 / 7.0, false);
+
+            let values: Vec<u32> = (0..5000).collect();
+            let dataset =
+                file.new_dataset_builder().deflate(1).chunk(512).with_data(&values).create("refused").unwrap();
+            let below = |limit: f64| move |value: f64| (value < limit).then_some(value as u32);
+            let mut out = vec![0; values.len()];
+            if cfg!(raw_chunks) {
+                let got = convert::<u32, u32>(&dataset, &mut out, &below(4321.0));
+                assert!(matches!(got, Converted::Refused(4321, 4321.0)));
+            }
+            // Another type than the stored one, other filters, and no chunks: HDF5's work.
+            let other = |dataset: &Dataset| {
+                matches!(convert::<i64, u32>(dataset, &mut [0; 5000], &|_| Some(1)), Converted::NotGzip)
+            };
+            assert!(other(&dataset));
+            let values: Vec<i64> = (0..5000).collect();
+            let builder = || file.new_dataset_builder().chunk(512);
+            assert!(other(&builder().deflate(1).fletcher32().with_data(&values).create("fletcher").unwrap()));
+            assert!(other(&file.new_dataset_builder().with_data(&values).create("plain").unwrap()));
+            // Never written, so that the file holds no chunks.
+            assert!(other(&builder().deflate(1).empty::<i64>().shape(5000).create("empty").unwrap()));
+        });
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_chunk_is_left_to_hdf5() {
+        let layout = Layout { shuffle: None, gzip: 0, chunk: 100 };
+        let mut stream = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::new(4));
+        std::io::Write::write_all(&mut stream, &[7; 100]).unwrap();
+        let bytes = stream.finish().unwrap();
+        let of = |bytes: Vec<u8>, skipped: u32| {
+            let mut out = [0.0; 90];
+            let raw = Raw { bytes, skipped };
+            let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], &mut out, Some), Converted::All);
+            done.then_some(out)
+        };
+        assert_eq!(of(bytes.clone(), 0), Some([7.0; 90]));
+        assert_eq!(of(vec![7; 100], 1), Some([7.0; 90]));
+        assert_eq!(of(vec![7; 99], 1), None);
+        assert_eq!(of(bytes[..bytes.len() - 3].to_vec(), 0), None);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            // zlib keeps a checksum of the content; parts of the header may differ without harm.
+            assert!(of(damaged, 0).is_none_or(|out| out == [7.0; 90]), "{at}");
+        }
+    }
+}
