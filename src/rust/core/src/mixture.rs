@@ -222,7 +222,8 @@ fn climb<M: Mixture>(
                 let mut there = state.clone();
                 set_coordinates(m, &mut there, &far);
                 there.objective = objective_at(&there, &mut far_weight);
-                if there.objective > objective {
+                // Within the tolerance, rounding would decide.
+                if there.objective > objective + tolerance {
                     watch(there.objective);
                     *state = there;
                     std::mem::swap(weight, &mut far_weight);
@@ -337,11 +338,11 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
         }
     };
     states.iter_mut().for_each(|state| go_on(state, SHORT_RUN));
-    sort_states(m, &mut states);
+    sort_states(m, &mut states, control.tolerance);
     drop_same(m, &mut states);
     states.truncate(FINALISTS);
     states.iter_mut().for_each(|state| go_on(state, control.iterations));
-    sort_states(m, &mut states);
+    sort_states(m, &mut states, control.tolerance);
     let best = states.into_iter().next()?;
     if !best.objective.is_finite() {
         return None;
@@ -361,9 +362,11 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     })
 }
 
-/// The best first, those whose labels hold before all others. Equals keep the order of the starts.
-fn sort_states<M: Mixture>(m: &M, states: &mut [State<M::Params>]) {
-    states.sort_by(|a, b| m.labelled(&b.params).cmp(&m.labelled(&a.params)).then(b.objective.total_cmp(&a.objective)));
+/// The best first, those whose labels hold before all others. Within the tolerance, where rounding would decide, the order of
+/// the starts is kept.
+fn sort_states<M: Mixture>(m: &M, states: &mut [State<M::Params>], tolerance: f64) {
+    let steps = |state: &State<M::Params>| (state.objective / tolerance).round();
+    states.sort_by(|a, b| m.labelled(&b.params).cmp(&m.labelled(&a.params)).then(steps(b).total_cmp(&steps(a))));
 }
 
 /// Of states that have come to the same place only the best goes on.
@@ -722,6 +725,17 @@ pub mod laws {
         }
     }
 
+    /// Fits to grouped and to single observations give the same posterior.
+    pub fn grouping<M: Mixture>(m: &M, obs: &[Obs]) {
+        let whole: Vec<Obs> = obs.iter().map(|o| Obs { n: o.n.ceil(), ..*o }).collect();
+        let split: Vec<Obs> = whole.iter().flat_map(|o| vec![Obs { n: 1.0, ..*o }; o.n as usize]).collect();
+        let control = Control::default();
+        let (Some(a), Some(b)) = (fit(m, &whole, &control), fit(m, &split, &control)) else { panic!("no fit") };
+        for (x, y) in a.posterior(m, &whole).iter().zip(b.posterior(m, &whole)) {
+            assert!((x - y).abs() < 1e-9, "{x} {y}");
+        }
+    }
+
     /// pack and unpack are inverse.
     pub fn packing<M: Mixture>(m: &M, obs: &[Obs]) {
         let Some(fit) = fit(m, obs, &Control::default()) else { panic!("no fit") };
@@ -736,6 +750,7 @@ pub mod laws {
         let obs = observations(m, batches);
         never_falls(m, &obs);
         multiplicity(m, &obs);
+        grouping(m, &obs);
         packing(m, &obs);
     }
 }
