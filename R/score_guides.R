@@ -47,7 +47,7 @@
 #' decide_guides(scores, min_confidence = 0.95)
 #' @export
 score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                         n_jobs = NULL, control = model_control()) {
+                         n_jobs = NULL, control = model_control(), BPPARAM = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -59,8 +59,9 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_control(control)
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
+  check_bpparam(BPPARAM)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  score_counts(counts, info, n_jobs, control)
+  score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
 }
 
 refuse_covariate <- function(covariate, info) {
@@ -72,9 +73,13 @@ refuse_covariate <- function(covariate, info) {
   )
 }
 
-# What guide_counts() returned -> guide_scores.
-score_counts <- function(counts, info, n_jobs, control) {
-  scored <- rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
+# What guide_counts() returned -> guide_scores. `file` is where it came from, see shard_file().
+score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = NULL) {
+  scored <- if (is.null(BPPARAM) || !has_shards(info)) {
+    rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
+  } else {
+    score_shards(counts, info, n_jobs, control, BPPARAM, file)
+  }
   posterior <- counts$counts
   posterior@x <- scored$score
   batches <- levels(counts$batch)
