@@ -17,6 +17,8 @@ pub const MOST: usize = 3;
 const SHORT_RUN: usize = 6;
 /// How many starts go on to convergence.
 const FINALISTS: usize = 3;
+/// exp() of less is 0.
+const UNDERFLOW: f64 = -745.2;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
 const SAME: f64 = 0.02;
 
@@ -138,8 +140,15 @@ fn shares<M: Mixture>(
     }
     let mut sum = 0.0;
     for j in 0..k {
-        // The largest term is 1.
-        share[j] = if joint[j] == top { 1.0 } else { (joint[j] - top).exp() };
+        // The largest term is 1; what underflows takes exp() long.
+        let below = joint[j] - top;
+        share[j] = if below == 0.0 {
+            1.0
+        } else if below < UNDERFLOW {
+            0.0
+        } else {
+            below.exp()
+        };
         sum += share[j];
     }
     if sum == 1.0 {
