@@ -127,7 +127,8 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   refuse_covariate(covariate, info)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
   scores <- score_counts(counts, info, n_jobs, control)
-  attach_calls(x, decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs), counts$modality)
+  calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
+  attach_calls(x, calls, counts$modality, join = "left")
 }
 
 # The one rule that decides: the user's where there is one, else the model's.
