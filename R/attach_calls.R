@@ -17,8 +17,8 @@
 #' @section How cells are matched:
 #'   The first of these that finds any cell: names as they are; names without a `-1` at the end; the nucleotides of the barcode
 #'   with the number that follows (`AAAC-2` in `S1_AAAC-2` and `AAAC-2_1`); the nucleotides alone. It must be one-to-one: two
-#'   cells of one side that could be the same cell of the other are an error, as happens with several samples, whose names
-#'   must then be made alike with `cells`. How many cells were matched, and how, is said in a message of the class
+#'   cells of one side that could be the same cell of the other are an error, and so are two samples, by what is before and
+#'   after the nucleotides, that would be one sample of the other: name the cells alike with `cells` then. How many cells were matched, and how, is said in a message of the class
 #'   `kaichi_message_choice`, unless all cells have the same names on both sides.
 #' @section Errors:
 #'   `kaichi_error_names` for cells none of which match or that match two, and for guides that are not in `modality`;
@@ -88,8 +88,16 @@ match_cells <- function(ours, theirs) {
     if (all(is.na(at))) next
     refuse_ambiguous(ours, us, them, "the calls", "`x`", rule)
     refuse_ambiguous(theirs, them, us, "`x`", "the calls", rule)
-    example <- which(!is.na(at))[1L]
-    how <- if (is.null(rule$says)) "" else paste0(", matched ", rule$says, " (", quote_names(ours[example]), " is ", quote_names(theirs[at[example]]), ")")
+    found <- which(!is.na(at))
+    if (!is.null(rule$says)) {
+      refuse_two_samples(ours[found], theirs[at[found]], "the calls", "`x`")
+      refuse_two_samples(theirs[at[found]], ours[found], "`x`", "the calls")
+    }
+    how <- if (!is.null(rule$says)) {
+      paste0(", matched ", rule$says, " (", quote_names(ours[found[1L]]), " is ", quote_names(theirs[at[found[1L]]]), ")")
+    } else {
+      ""
+    }
     return(list(at = at, how = how))
   }
   abort(
@@ -105,12 +113,14 @@ cell_rules <- list(
   list(key = function(x) nucleotides(x, ""), says = "by the nucleotides")
 )
 
-# The longest barcode in a name, with what `after` finds behind it; NA if there is none of 8 nucleotides.
+# The first barcode in a name, with what `after` finds behind it; NA if there is none of 8 nucleotides.
 nucleotides <- function(x, after) {
-  pattern <- paste0("^.*?(?<![A-Za-z0-9])([ACGT]{8,}(?:[-+][ACGT]{8,})*", after, ")(?![A-Za-z0-9]).*$")
-  key <- sub(pattern, "\\1", x, perl = TRUE)
-  key[!grepl(pattern, x, perl = TRUE)] <- NA
-  key
+  at <- regexpr(barcode_pattern(after), x, perl = TRUE)
+  ifelse(at > 0L, substring(x, at, at + attr(at, "match.length") - 1L), NA_character_)
+}
+
+barcode_pattern <- function(after) {
+  paste0("(?<![A-Za-z0-9])[ACGT]{8,}(?:[-+][ACGT]{8,})*", after, "(?![A-Za-z0-9])")
 }
 
 # Two of `names` with one key that is also in `other`: which of them is meant, nobody can say.
@@ -120,10 +130,30 @@ refuse_ambiguous <- function(names, keys, other, here, there, rule) {
   if (length(twice) == 0L) return(invisible())
   abort(
     "names", "The cells ", quote_names(names[shared & keys == twice], 3L), " of ", here, " would all be one cell of ", there, ", ",
-    "matched ", rule$says, ".\n  With several samples make the names alike with `cells`, for example ",
-    "cells = function(cell) paste0(\"S1_\", cell)."
+    "matched ", rule$says, ".\n", several_samples
   )
 }
+
+# What is left of a name without its nucleotides tells the sample. Where one sample of one side would be two of the other, a
+# few barcodes are shared by chance, and cells would get the calls of others.
+refuse_two_samples <- function(names, partners, here, there) {
+  sample <- without_nucleotides(names)
+  partner <- without_nucleotides(partners)
+  kinds <- !duplicated(paste0(sample, "\n", partner))
+  twice <- anyDuplicated(partner[kinds])
+  if (twice == 0L) return(invisible())
+  of <- which(kinds)[partner[kinds] == partner[kinds][twice]]
+  abort(
+    "names", "The cells ", quote_names(names[of], 3L), " of ", here, " are named as of several samples, those that they match in ",
+    there, " (", quote_names(partners[of], 3L), ") as of one.\n", several_samples
+  )
+}
+
+several_samples <- paste0(
+  "  With several samples make the names alike with `cells`, for example cells = function(cell) paste0(\"S1_\", cell)."
+)
+
+without_nucleotides <- function(x) sub(barcode_pattern(""), " ", x, perl = TRUE)
 
 # The calls of some of the cells, under the names that these have elsewhere.
 take_cells <- function(calls, at, names) {

@@ -170,8 +170,12 @@ called_pairs <- function(calls) {
   assigned <- calls$assigned
   guide <- assigned@i + 1L
   cell <- rep(seq_len(ncol(assigned)), diff(assigned@p))
-  list(guide = guide, cell = cell, umi = as.integer(calls$counts[cbind(guide, cell)]), n = ncol(assigned))
+  umi <- as.integer(calls$counts@x[match(matrix_places(assigned), matrix_places(calls$counts))])
+  list(guide = guide, cell = cell, umi = umi, n = ncol(assigned))
 }
+
+# One number for each stored value, by column and row: a double, as there can be more than 2^31.
+matrix_places <- function(matrix) rep(seq_len(ncol(matrix)) - 1, diff(matrix@p)) * nrow(matrix) + matrix@i
 
 # The values of a cell without repeats, in their order or sorted.
 distinct_by_cell <- function(values, called, sorted = FALSE) {

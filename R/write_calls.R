@@ -237,18 +237,30 @@ calls_summary <- function(calls, called, of_cell, feature_call, num_features) {
     row("1 protospacer assigned", sum(num_features == 1L), "None", "None"),
     row("More than 1 protospacer assigned", sum(num_features > 1L), "None", "None"),
     if (length(kinds) > 0L) {
-      row(kinds, lengths(umis), vapply(umis, python_median, ""), vapply(umis, population_deviation, ""))
+      row(kinds, lengths(umis), python_medians(umis), python_deviations(umis))
     }
   )
 }
 
-# Python's statistics.median() gives one of the values or, of an even number of them, a float.
-python_median <- function(x) {
-  middle <- stats::median(x)
-  if (length(x) %% 2L == 1L) sprintf("%.0f", middle) else python_float(middle)
+# Python's statistics.median() gives one of the values or, of an even number of them, a float; pstdev() a float, and Cell
+# Ranger a 0 for a single value.
+python_medians <- function(lists) {
+  # At high MOI nearly every combination of guides is that of one cell.
+  middle <- vapply(lists, `[`, 0, 1L)
+  several <- lengths(lists) > 1L
+  middle[several] <- vapply(lists[several], stats::median, 0)
+  text <- sprintf("%.0f", middle)
+  even <- lengths(lists) %% 2L == 0L
+  text[even] <- python_float(middle[even])
+  text
 }
 
-population_deviation <- function(x) if (length(x) < 2L) "0" else python_float(sqrt(mean((x - mean(x))^2)))
+python_deviations <- function(lists) {
+  text <- rep("0", length(lists))
+  several <- lengths(lists) > 1L
+  text[several] <- python_float(vapply(lists[several], function(x) sqrt(mean((x - mean(x))^2)), 0))
+  text
+}
 
 python_float <- function(x) {
   text <- shortest(x)
@@ -261,13 +273,9 @@ python_float <- function(x) {
 umi_thresholds <- function(calls, called) {
   counts <- calls$counts
   guide <- counts@i + 1L
-  is_called <- counts@x * 0
-  # Both matrices go by cell, then guide.
-  place <- (rep(seq_len(ncol(counts)), diff(counts@p)) - 1) * nrow(counts) + guide
-  is_called[match((called$cell - 1) * nrow(counts) + called$guide, place)] <- 1
+  left <- !matrix_places(counts) %in% matrix_places(calls$assigned)
   least <- tapply(called$umi, called$guide, min)
   with_calls <- as.integer(names(least))
-  left <- is_called == 0
   most_left <- numeric(nrow(counts))
   over <- tapply(counts@x[left], guide[left], max)
   most_left[as.integer(names(over))] <- over
