@@ -59,8 +59,9 @@ join_cells <- function(x, calls, join, cells) {
   at <- matched$at[found]
   if (length(found) < length(ours) || length(at) < length(theirs) || matched$how != "") {
     say_choice(
-      "Calls for ", big(length(at)), " of the ", count_of(length(theirs), "cell"), " of `x` (", big(length(ours)), " in the calls)",
-      matched$how, if (join == "inner" && length(at) < length(theirs)) "; the others are dropped (join = \"inner\")", "."
+      "Calls for ", big(length(at)), " of the ", count_of(length(theirs), "cell"), " of `x` (", big(length(ours)),
+      " in the calls)", matched$how,
+      if (join == "inner" && length(at) < length(theirs)) "; the others are dropped (join = \"inner\")", "."
     )
   }
   if (join == "inner" && length(at) < length(theirs)) x <- x[, sort(at)]
@@ -129,8 +130,8 @@ refuse_ambiguous <- function(names, keys, other, here, there, rule) {
   twice <- keys[shared][anyDuplicated(keys[shared])]
   if (length(twice) == 0L) return(invisible())
   abort(
-    "names", "The cells ", quote_names(names[shared & keys == twice], 3L), " of ", here, " would all be one cell of ", there, ", ",
-    "matched ", rule$says, ".\n", several_samples
+    "names", "The cells ", quote_names(names[shared & keys == twice], 3L), " of ", here, " would all be one cell of ", there,
+    ", matched ", rule$says, ".\n", several_samples
   )
 }
 
@@ -144,8 +145,8 @@ refuse_two_samples <- function(names, partners, here, there) {
   if (twice == 0L) return(invisible())
   of <- which(kinds)[partner[kinds] == partner[kinds][twice]]
   abort(
-    "names", "The cells ", quote_names(names[of], 3L), " of ", here, " are named as of several samples, those that they match in ",
-    there, " (", quote_names(partners[of], 3L), ") as of one.\n", several_samples
+    "names", "The cells ", quote_names(names[of], 3L), " of ", here, " are named as of several samples, those that they match ",
+    "in ", there, " (", quote_names(partners[of], 3L), ") as of one.\n", several_samples
   )
 }
 
@@ -194,8 +195,8 @@ take_cells <- function(calls, at, names) {
 attached_calls <- function(x, modality = NULL) {
   if (!inherits(x, "SummarizedExperiment") && !inherits(x, "SingleCellExperiment") && !inherits(x, "Seurat")) {
     abort(
-      "argument", "Calls must be a guide_calls, or a SingleCellExperiment, SummarizedExperiment or Seurat object with calls, not ",
-      describe_class(x), "."
+      "argument", "Calls must be a guide_calls, or a SingleCellExperiment, SummarizedExperiment or Seurat object with calls, ",
+      "not ", describe_class(x), "."
     )
   }
   got <- guide_counts(x, modality = modality)

@@ -260,7 +260,9 @@ table_column <- function(table, name) {
 control_guides <- function(target, type, control) {
   if (!is.null(control)) {
     if (!is.character(control) || length(control) == 0L || anyNA(control)) {
-      abort("argument", "`control` must be the targets of the controls, a chr as \"non-targeting\", not ", describe(control), ".")
+      abort(
+        "argument", "`control` must be the targets of the controls, a chr as \"non-targeting\", not ", describe(control), "."
+      )
     }
     lost <- setdiff(control, target)
     if (length(lost) > 0L) {
@@ -289,10 +291,8 @@ control_guides <- function(target, type, control) {
 
 # "Non-Targeting", "non_targeting_12", "NT", "safe-targeting" ...: what people call controls.
 is_control_word <- function(x) {
-  !is.na(x) & grepl(
-    "^(nontarget(ing)?|nt|ntc|safetarget(ing)?|safeharbou?r|noncutting|neg(ative)?(control|ctrl)|control|ctrl|scrambled?)(control|ctrl|guide)?s?$",
-    bare_word(x)
-  )
+  words <- "nontarget(ing)?|nt|ntc|safetarget(ing)?|safeharbou?r|noncutting|neg(ative)?(control|ctrl)|control|ctrl|scrambled?"
+  !is.na(x) & grepl(paste0("^(", words, ")(control|ctrl|guide)?s?$"), bare_word(x))
 }
 
 bare_word <- function(x) gsub("[^a-z]", "", tolower(x))

@@ -83,7 +83,9 @@ kept_calls.SummarizedExperiment <- function(x, modality) {
   experiment <- if (is.null(modality)) x else SingleCellExperiment::altExp(x, modality)
   list(
     columns = SummarizedExperiment::colData(x),
-    assigned = if ("assigned" %in% SummarizedExperiment::assayNames(experiment)) SummarizedExperiment::assay(experiment, "assigned"),
+    assigned = if ("assigned" %in% SummarizedExperiment::assayNames(experiment)) {
+      SummarizedExperiment::assay(experiment, "assigned")
+    },
     provenance = S4Vectors::metadata(experiment)$kaichi
   )
 }

@@ -51,5 +51,6 @@ run_python <- function(python, program, ...) {
   writeLines(program, script)
   out <- suppressWarnings(system2(python, c(shQuote(script), shQuote(c(...))), stdout = TRUE, stderr = TRUE, env = "PYTHONUTF8=1"))
   if (!is.null(attr(out, "status"))) stop(paste(out, collapse = "\n"))
-  enc2utf8(out)
+  Encoding(out) <- "UTF-8"
+  out
 }

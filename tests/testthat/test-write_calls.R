@@ -94,9 +94,8 @@ test_that("Python reads Cell Ranger's files as its own", {
   calls <- awkward_calls()
   write_calls(calls, folder)
   # The files are made again from cells_per_protospacer.json and the UMIs by Python's own csv and statistics.
-  utils::write.table(
-    data.frame(calls$pairs$cell_barcode, calls$pairs$umi_count, calls$pairs$guide_id), file.path(dirname(folder), "pairs.tsv"),
-    sep = "\t", quote = FALSE, row.names = FALSE, col.names = FALSE, fileEncoding = "UTF-8"
+  write_lines(
+    paste(calls$pairs$cell_barcode, calls$pairs$umi_count, calls$pairs$guide_id, sep = "\t"), file.path(dirname(folder), "pairs.tsv")
   )
   out <- run_python(python, '
 import csv, json, statistics, sys, io
@@ -148,6 +147,20 @@ for g in t.guide_id.unique(): print(g)
   expect_identical(out[1L], "['cell_barcode', 'guide_id', 'umi_count', 'assignment_confidence', 'target']")
   expect_identical(out[2L], paste(sum(calls$pairs$umi_count), nrow(calls$pairs), sum(!calls$cells$is_unassigned)))
   expect_identical(out[-(1:2)], unique(calls$pairs$guide_id))
+})
+
+test_that("crispat loads its file", {
+  python <- python_with("crispat")
+  folder <- new_folder()
+  dir.create(file.path(folder, "kaichi"))
+  calls <- awkward_calls()
+  write_calls(calls, file.path(folder, "kaichi", "assignments.csv"), format = "crispat")
+  out <- run_python(python, '
+import sys, crispat
+t = crispat.load_assignments({"kaichi": ["kaichi", None]}, sys.argv[1] + "/")
+for row in zip(t.cell, t.gRNA): print("\\t".join(row))
+', folder)
+  expect_identical(out, paste(calls$pairs$cell_barcode, calls$pairs$guide_id, sep = "\t"))
 })
 
 test_that("nothing is replaced unasked, and no half of a file is left", {
