@@ -201,7 +201,8 @@ attached_calls <- function(x, modality = NULL) {
   }
   got <- guide_counts(x, modality = modality)
   kept <- kept_calls(x, got$modality)
-  if (is.null(kept$provenance) || is.null(kept$assigned)) {
+  lost <- setdiff(call_column_names, names(kept$columns))
+  if (is.null(kept$provenance) || is.null(kept$assigned) || length(lost) > 0L) {
     abort("argument", "`x` has no calls. assign_guides(x) makes them, attach_calls() takes them from a file.")
   }
   counts <- got$counts
@@ -211,9 +212,8 @@ attached_calls <- function(x, modality = NULL) {
   guides <- original_names(features, kept$provenance$guide_names)
   rownames(counts) <- rownames(assigned) <- guides
   at <- match(colnames(counts), colnames(x))
-  columns <- intersect(call_column_names, names(kept$columns))
   cells <- data.frame(
-    cell_barcode = colnames(counts), as.data.frame(kept$columns)[at, columns, drop = FALSE], row.names = NULL,
+    cell_barcode = colnames(counts), as.data.frame(kept$columns[call_column_names])[at, , drop = FALSE], row.names = NULL,
     stringsAsFactors = FALSE
   )
   called <- called_pairs(list(assigned = assigned, counts = counts))

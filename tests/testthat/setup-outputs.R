@@ -33,13 +33,18 @@ guide_table_of <- function(guides = awkward_guides) {
   )
 }
 
+# R's own library path gives some Pythons a foreign libpython.
+python_environment <- c("PYTHONUTF8=1", "LD_LIBRARY_PATH=")
+
 # The Python to read files back with: KAICHI_TEST_PYTHON, else python3. Skips without it or its modules.
 python_with <- function(...) {
   python <- Sys.getenv("KAICHI_TEST_PYTHON", unname(Sys.which("python3")))
   skip_if(python == "", "no Python")
   modules <- c(...)
   code <- paste0("import ", paste(modules, collapse = ", "))
-  status <- suppressWarnings(system2(python, c("-c", shQuote(code)), stdout = FALSE, stderr = FALSE))
+  status <- suppressWarnings(
+    system2(python, c("-c", shQuote(code)), stdout = FALSE, stderr = FALSE, env = python_environment)
+  )
   skip_if(status != 0L, paste("no Python with", paste(modules, collapse = ", ")))
   python
 }
@@ -49,7 +54,9 @@ run_python <- function(python, program, ...) {
   script <- tempfile(fileext = ".py")
   on.exit(unlink(script))
   writeLines(program, script)
-  out <- suppressWarnings(system2(python, c(shQuote(script), shQuote(c(...))), stdout = TRUE, stderr = TRUE, env = "PYTHONUTF8=1"))
+  out <- suppressWarnings(
+    system2(python, c("-W ignore", shQuote(script), shQuote(c(...))), stdout = TRUE, stderr = TRUE, env = python_environment)
+  )
   if (!is.null(attr(out, "status"))) stop(paste(out, collapse = "\n"))
   Encoding(out) <- "UTF-8"
   out

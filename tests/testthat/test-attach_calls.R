@@ -159,4 +159,8 @@ test_that("the calls come out of an object as they went in", {
   expect_error(taken(sce_of("a")), class = "kaichi_error")
   main <- SingleCellExperiment::SingleCellExperiment(list(counts = calls$counts), mainExpName = "guides")
   expect_error(taken(main), "has no calls", class = "kaichi_error_argument")
+  main <- quietly(main, calls)
+  main$umi_count <- NULL
+  expect_error(taken(main), "has no calls", class = "kaichi_error_argument")
+  expect_error(attached_calls(calls$cells), class = "kaichi_error_argument")
 })
