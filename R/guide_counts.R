@@ -104,6 +104,12 @@ check_counts <- function(x) {
     if (is.matrix(x) && !is.numeric(x) && !is.logical(x)) {
       abort("counts", "`x` is a ", typeof(x), " matrix; guide counts are whole numbers.")
     }
+    if (!is.matrix(x) && !inherits(x, "Matrix") && !inherits(x, "DelayedMatrix")) {
+      abort(
+        "counts", "The counts are of class ", quote_names(class(x)), "; they must be a matrix, sparse or dense, or a DelayedMatrix.\n",
+        "  Make them one, for example with as.matrix()."
+      )
+    }
     x <- as_dgc(x)
   }
   if (nrow(x) == 0L) abort("counts", "`x` has no guides (0 rows). Rows are guides and columns are cells.")

@@ -319,3 +319,10 @@ test_that("assign_guides() gives an experiment the calls of its counts", {
   scores <- suppressMessages(score_guides(x))
   expect_identical(scores$counts, container_counts())
 })
+
+test_that("an assay that is no matrix is refused", {
+  skip_if_not_installed("SingleCellExperiment")
+  counts <- as.data.frame(matrix(1:4, 2, dimnames = list(c("g1", "g2"), c("c1", "c2"))))
+  se <- SummarizedExperiment::SummarizedExperiment(list(counts = counts))
+  expect_error(assign_guides(se), "data.frame.*as.matrix", class = "kaichi_error_counts")
+})
