@@ -31,6 +31,9 @@
 #'   counts. NULL: X of a file, else `counts`.
 #' @param n_jobs Worker threads, a whole number. NULL is half of the logical cores, at least one. Results do not depend on it.
 #' @param control Settings of the models, from [model_control()].
+#' @param BPPARAM NULL, or a `BiocParallelParam` on whose workers the guides are fitted, which may be other machines; see the
+#'   section Many guides or many machines of [score_guides()]. Results do not depend on it. `n_jobs` is then the threads of each
+#'   worker, and NULL is one.
 #'
 #' @return For a path or a matrix an object of class `guide_calls`, a list with
 #'   \describe{
@@ -91,7 +94,7 @@
 #'   }
 #' @section Errors:
 #'   Every error has the class `kaichi_error` and one of `kaichi_error_file`, `_format`, `_counts`, `_names`, `_model`,
-#'   `_argument`, `_batch`, `_modality`, `_package`.
+#'   `_argument`, `_batch`, `_modality`, `_package`, `_worker`.
 #' @references Braunger and Velten (2024) <doi:10.1093/bioinformatics/btae535>; Replogle et al. (2020)
 #'   <doi:10.1038/s41587-020-0470-y>; Barry et al. (2024) <doi:10.1186/s13059-024-03254-2>.
 #' @seealso [guide_models()] for the models and when to use each, [score_guides()] and [decide_guides()] for the two steps.
@@ -117,7 +120,7 @@
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
                           batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                          control = model_control()) {
+                          control = model_control(), BPPARAM = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)
@@ -125,8 +128,9 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_control(control)
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
+  check_bpparam(BPPARAM)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  scores <- score_counts(counts, info, n_jobs, control)
+  scores <- score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
   attach_calls(x, decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs), counts$modality)
 }
 

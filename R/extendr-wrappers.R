@@ -31,9 +31,14 @@ rs_read_h5ad <- function(path, layer, batch, n_jobs) .Call(wrap__rs_read_h5ad, p
 
 #' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 #' per cell. `control` is in the order of rs_control(),
-#' `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none. `n_jobs` 0 is half of the logical cores.
+#' `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where
+#' all their guides are here. `n_jobs` 0 is half of the logical cores.
 #' @noRd
-rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, covariate, n_jobs)
+rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, depth, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, covariate, depth, n_jobs)
+
+#' The guides `first` to `last` (1-based) of a guides x cells dgCMatrix: list(p, i, x, depth), depth that of all guides.
+#' @noRd
+rs_shard <- function(n_guides, p, i, x, first, last, n_jobs) .Call(wrap__rs_shard, n_guides, p, i, x, first, last, n_jobs)
 
 #' The named screens: list(screen, about, params), params a named list of the parameters of each.
 #' @noRd

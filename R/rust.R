@@ -23,16 +23,23 @@ rust_find_model <- function(name) unwrap(rs_find_model(enc2utf8(name)))
 
 rust_control <- function() unwrap(rs_control())
 
-# `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor, `covariate` NULL or a number for each cell. Returns the
-# score of every stored count, the fits, and what was fitted to the cells (NULL for most models).
-rust_score <- function(counts, model, control, batch, covariate, n_jobs) {
+# `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor (or its codes), `covariate` NULL or a number for each cell,
+# `depth` NULL where all guides of the cells are here, else their guide UMIs. Returns the score of every stored count, the fits,
+# and what was fitted to the cells (NULL for most models).
+rust_score <- function(counts, model, control, batch, covariate, n_jobs, depth = NULL) {
   unwrap(rs_score(
     nrow(counts), counts@p, counts@i, counts@x, model,
     as.double(unlist(control)[names(rust_control())]),
     if (is.null(batch)) integer() else as.integer(batch),
     if (is.null(covariate)) double() else covariate,
+    if (is.null(depth)) double() else depth,
     jobs(n_jobs)
   ))
+}
+
+# The guides `first` to `last` of a guides x cells dgCMatrix: list(p, i, x, depth), depth the guide UMIs of every cell.
+rust_shard <- function(counts, first, last, n_jobs) {
+  unwrap(rs_shard(nrow(counts), counts@p, counts@i, counts@x, first, last, jobs(n_jobs)))
 }
 
 # `rule` is "min_confidence", "quantile", "fdr" or "fdr_per_guide"; `posterior` says that scores are probabilities; `status`

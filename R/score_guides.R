@@ -37,6 +37,23 @@
 #'   With L0 the negative binomial mass of y under the background, and L1 that under the sum of the background and a signal of
 #'   mean d f, p = \eqn{\pi} L1 / ((1 - \eqn{\pi}) L0 + \eqn{\pi} L1) / z, at most 1. Counts above 5,000 have one negative binomial
 #'   with the mean and variance of the sum in place of L1.
+#' @section Many guides or many machines:
+#'   One machine is nearly always enough: the threads of `n_jobs` share one copy of the counts, and nothing has to be sent. Workers
+#'   are for fits that take one machine too long: `poisson`, `neg_binomial` and `binomial` of tens of thousands of guides in
+#'   millions of cells.
+#'
+#'   With a `BPPARAM` of the package BiocParallel the guides are cut into one range (shard) for each of its workers, of about equal
+#'   work, and fitted there: in new processes (`SnowParam`), forks (`MulticoreParam`), jobs of a cluster (`BatchtoolsParam`), or in
+#'   this session (`SerialParam`). The result is the same, bit for bit, as each guide has a fit of its own that needs nothing of
+#'   the other guides but the depth of the cells. This holds for the models whose `family` is `"mixture"` and whose `fitted_per` is
+#'   `"guide"` in [guide_models()]: poisson_gauss, poisson, neg_binomial, binomial and gauss. The others are run in this session:
+#'   `ambient` couples all guides and cells, beta2 and beta3 have one fit per batch, and the rest have nothing to fit. Reading for
+#'   this session, and deciding, take place here as well: it holds counts and posteriors of the whole screen.
+#'
+#'   If `x` is a path, each worker reads the file for itself and keeps its guides, which is cheap beside the fits: every worker
+#'   must see the same file at the same path, and needs memory for the counts of all guides (12 bytes each). If `x` is a matrix or an object, its rows, the depth and the batch are sent. Workers need the same
+#'   version of kaichi. `n_jobs` is the threads of each worker, NULL is one. An error of a worker is raised here with its class; a
+#'   worker that cannot work at all is a `kaichi_error_worker`.
 #' @section Errors:
 #'   As [assign_guides()]; the single-stage models umi, max and ratio are refused (`kaichi_error_model`), because they leave
 #'   nothing to decide.
@@ -45,9 +62,20 @@
 #' path <- system.file("extdata", "guides.h5ad", package = "kaichi")
 #' scores <- score_guides(path)
 #' decide_guides(scores, min_confidence = 0.95)
+#'
+#' \dontrun{
+#' # Eight jobs of 16 threads on a cluster with SLURM, by the template of the package batchtools: walltime in seconds, memory in
+#' # megabytes per thread. All folders must be seen by all machines.
+#' slurm <- BiocParallel::BatchtoolsParam(
+#'   workers = 8, cluster = "slurm", resources = list(ncpus = 16, memory = 4000, walltime = 7200),
+#'   registryargs = BiocParallel::batchtoolsRegistryargs(file.dir = "/shared/kaichi-jobs")
+#' )
+#' scores <- score_guides("/shared/screen.h5ad", "neg_binomial", batch = "lane", n_jobs = 16, BPPARAM = slurm)
+#' calls <- decide_guides(scores)
+#' }
 #' @export
 score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                         n_jobs = NULL, control = model_control()) {
+                         n_jobs = NULL, control = model_control(), BPPARAM = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -59,8 +87,9 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_control(control)
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
+  check_bpparam(BPPARAM)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  score_counts(counts, info, n_jobs, control)
+  score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
 }
 
 refuse_covariate <- function(covariate, info) {
@@ -72,9 +101,13 @@ refuse_covariate <- function(covariate, info) {
   )
 }
 
-# What guide_counts() returned -> guide_scores.
-score_counts <- function(counts, info, n_jobs, control) {
-  scored <- rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
+# What guide_counts() returned -> guide_scores. `file` is where it came from, see shard_file().
+score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = NULL) {
+  scored <- if (is.null(BPPARAM) || !has_shards(info)) {
+    rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
+  } else {
+    score_shards(counts, info, n_jobs, control, BPPARAM, file)
+  }
   posterior <- counts$counts
   posterior@x <- scored$score
   batches <- levels(counts$batch)

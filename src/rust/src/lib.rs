@@ -150,7 +150,8 @@ fn rs_control() -> Robj {
 
 /// Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 /// per cell. `control` is in the order of rs_control(),
-/// `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none. `n_jobs` 0 is half of the logical cores.
+/// `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where
+/// all their guides are here. `n_jobs` 0 is half of the logical cores.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
@@ -163,6 +164,7 @@ fn rs_score(
     control: &[f64],
     batch: &[i32],
     covariate: &[f64],
+    depth: &[f64],
     n_jobs: i32,
 ) -> Robj {
     guard(|| {
@@ -185,6 +187,9 @@ fn rs_score(
             if !covariate.is_empty() {
                 counts = counts.with_covariate(covariate)?;
             }
+            if !depth.is_empty() {
+                counts = counts.with_depth(depth)?;
+            }
             model.score(&counts, &control, progress)
         })?;
         let mut fits = scores.fits;
@@ -195,6 +200,28 @@ fn rs_score(
             data_frame(FitTable { columns: cells, ..FitTable::default() })
         };
         Ok(list!(score = vectors::reals(scores.score), fits = data_frame(fits), cells = cells).into())
+    })
+}
+
+/// The guides `first` to `last` (1-based) of a guides x cells dgCMatrix: list(p, i, x, depth), depth that of all guides.
+/// @noRd
+#[extendr]
+fn rs_shard(n_guides: i32, p: &[i32], i: &[i32], x: &[f64], first: i32, last: i32, n_jobs: i32) -> Robj {
+    guard(|| {
+        if !(1 <= first && first <= last && last <= n_guides) {
+            return Err(Error::Internal(format!("there are no guides {first} to {last} of {n_guides}")));
+        }
+        let (shard, depth) = on_threads(threads(n_jobs), || {
+            let counts = GuideCounts::new(n_guides as usize, p, i, x, None)?;
+            Ok((counts.shard(first as usize - 1..last as usize), counts.depth().to_vec()))
+        })?;
+        Ok(list!(
+            p = vectors::integers(shard.indptr),
+            i = vectors::integers(shard.guides),
+            x = vectors::reals(shard.counts),
+            depth = vectors::reals(depth)
+        )
+        .into())
     })
 }
 
@@ -364,4 +391,5 @@ extendr_module! {
     fn rs_models;
     fn rs_read_h5ad;
     fn rs_score;
+    fn rs_shard;
 }

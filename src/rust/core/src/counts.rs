@@ -41,6 +41,13 @@ pub struct GuideEntries<'a> {
     pub position: &'a [u32],
 }
 
+/// The counts of a range of guides, numbered from its start, in the cells of all.
+pub struct Shard {
+    pub indptr: Vec<i32>,
+    pub guides: Vec<i32>,
+    pub counts: Vec<f64>,
+}
+
 /// Cells that a thread takes at once.
 pub const BLOCK: usize = 1 << 13;
 
@@ -90,6 +97,35 @@ impl<'a> GuideCounts<'a> {
         let mean = covariate.iter().sum::<f64>() / n_cells as f64;
         self.ln_covariate = covariate.iter().map(|x| (x / mean).ln()).collect();
         Ok(self)
+    }
+
+    /// With the depth of the cells, where they have guides that are not here: at least the UMIs that are.
+    pub fn with_depth(mut self, depth: &[f64]) -> Result<Self> {
+        let n_cells = self.n_cells();
+        if depth.len() != n_cells {
+            return Err(Error::Counts(format!("The depth has {} values for {n_cells} cells.", depth.len())));
+        }
+        if let Some(at) = (0..n_cells).find(|&cell| !(depth[cell].is_finite() && depth[cell] >= self.depth[cell])) {
+            let (cell, given, seen) = (at + 1, depth[at], self.depth[at]);
+            return Err(Error::Counts(format!("The depth of cell {cell} is {given}, but it has {seen} guide UMIs.")));
+        }
+        self.depth.copy_from_slice(depth);
+        Ok(self)
+    }
+
+    /// The counts of these guides alone. Their depth is that of these guides; [`Self::with_depth`] gives it back.
+    pub fn shard(&self, guides: Range<usize>) -> Shard {
+        let mut shard = Shard { indptr: vec![0], guides: vec![], counts: vec![] };
+        for cell in 0..self.n_cells() {
+            let row = self.cell(cell);
+            let of_cell = &self.guides[row.clone()];
+            let from = of_cell.partition_point(|&guide| (guide as usize) < guides.start);
+            let to = of_cell.partition_point(|&guide| (guide as usize) < guides.end);
+            shard.guides.extend(of_cell[from..to].iter().map(|&guide| guide - guides.start as i32));
+            shard.counts.extend_from_slice(&self.counts[row][from..to]);
+            shard.indptr.push(shard.guides.len() as i32);
+        }
+        shard
     }
 
     pub fn n_cells(&self) -> usize {
@@ -361,6 +397,23 @@ mod tests {
                 assert!(n[5] == 0 && n[3] == n_cells);
             });
         }
+    }
+
+    #[test]
+    fn shards_are_the_rows_with_the_depth_of_all() {
+        let (p, i, x) = ([0, 2, 2, 5], [0, 2, 0, 1, 2], [3.0, 1.0, 4.0, 7.0, 5.0]);
+        let counts = GuideCounts::new(3, &p, &i, &x, None).unwrap();
+        let shard = counts.shard(1..3);
+        assert_eq!((&shard.indptr[..], &shard.guides[..]), (&[0, 1, 1, 3][..], &[1, 0, 1][..]));
+        assert_eq!(shard.counts, [1.0, 7.0, 5.0]);
+        let new = || GuideCounts::new(2, &shard.indptr, &shard.guides, &shard.counts, None).unwrap();
+        assert_eq!(new().depth(), [1.0, 0.0, 12.0]);
+        assert_eq!(new().with_depth(counts.depth()).unwrap().depth(), [4.0, 0.0, 16.0]);
+        for bad in [&[4.0, 0.0][..], &[0.0, 0.0, 16.0], &[4.0, f64::NAN, 16.0], &[4.0, 0.0, f64::INFINITY]] {
+            assert!(new().with_depth(bad).is_err(), "{bad:?}");
+        }
+        let none = counts.shard(1..1);
+        assert_eq!((none.indptr, none.counts), (vec![0; 4], vec![]));
     }
 
     #[test]

@@ -14,9 +14,11 @@ use crate::Result;
 pub const MOST: usize = 3;
 
 /// Iterations that every start gets before the best go on.
-const SHORT_RUN: usize = 10;
+const SHORT_RUN: usize = 6;
 /// How many starts go on to convergence.
 const FINALISTS: usize = 3;
+/// Starts are the same when no log odds of a share and no packed parameter differs by more.
+const SAME: f64 = 0.02;
 
 /// One distinct observation, seen in `n` cells.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,14 +36,22 @@ pub struct Obs {
 /// A family of mixtures. Component 0 is the background; the last is the signal.
 pub trait Mixture: Sync {
     type Params: Clone + Send;
+    /// What the densities of all observations share.
+    type Table;
 
     fn components(&self) -> usize;
     /// Parameters from which the first M-step of a start begins.
     fn start(&self, obs: &[Obs]) -> Self::Params;
+    /// The shares that go with those parameters where they are near the optimum: no other start is needed then.
+    fn start_share(&self, _: &Self::Params) -> Option<[f64; MOST]> {
+        None
+    }
     /// The part of the log density that no parameter enters.
     fn ln_const(&self, y: f64, depth: f64) -> f64;
+    /// Made once for each set of parameters and looked up for every observation.
+    fn table(&self, params: &Self::Params) -> Self::Table;
     /// Log density of an observation under each component: the only place where the density lives.
-    fn ln_density(&self, params: &Self::Params, obs: &Obs) -> [f64; MOST];
+    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> [f64; MOST];
     /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n.
     fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]]);
     /// Mean of a component, by which components are ordered.
@@ -108,13 +118,34 @@ impl<P> State<P> {
     }
 }
 
-/// ln share + ln density of every component.
-fn ln_joint<M: Mixture>(m: &M, params: &M::Params, ln_share: &[f64; MOST], obs: &Obs) -> [f64; MOST] {
-    let mut joint = m.ln_density(params, obs);
-    for k in 0..m.components() {
-        joint[k] += ln_share[k];
+/// ln of the density of the mixture, and the share of each component in it.
+fn shares<M: Mixture>(
+    m: &M,
+    params: &M::Params,
+    table: &M::Table,
+    ln_share: &[f64; MOST],
+    obs: &Obs,
+) -> (f64, [f64; MOST]) {
+    let mut joint = m.ln_density(params, table, obs);
+    let k = m.components();
+    let top = (0..k).fold(f64::NEG_INFINITY, |top, j| {
+        joint[j] += ln_share[j];
+        top.max(joint[j])
+    });
+    let mut share = [0.0; MOST];
+    if !top.is_finite() {
+        return (top, share);
     }
-    joint
+    let mut sum = 0.0;
+    for j in 0..k {
+        // The largest term is 1.
+        share[j] = if joint[j] == top { 1.0 } else { (joint[j] - top).exp() };
+        sum += share[j];
+    }
+    if sum == 1.0 {
+        return (top, share);
+    }
+    (top + sum.ln(), share.map(|s| s / sum))
 }
 
 fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
@@ -123,15 +154,12 @@ fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
 
 /// Fills the weights and returns the log-likelihood.
 fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], weight: &mut [[f64; MOST]]) -> f64 {
-    let k = m.components();
     let ln_share = ln_all(&state.share);
+    let table = m.table(&state.params);
     let mut log_lik = 0.0;
     for (o, w) in obs.iter().zip(weight) {
-        let joint = ln_joint(m, &state.params, &ln_share, o);
-        let total = ln_sum_exp(&joint[..k]);
-        for j in 0..k {
-            w[j] = if total.is_finite() { o.n * (joint[j] - total).exp() } else { 0.0 };
-        }
+        let (total, share) = shares(m, &state.params, &table, &ln_share, o);
+        *w = share.map(|s| o.n * s);
         log_lik += o.n * (total + o.ln_const);
     }
     log_lik
@@ -194,7 +222,8 @@ fn climb<M: Mixture>(
                 let mut there = state.clone();
                 set_coordinates(m, &mut there, &far);
                 there.objective = objective_at(&there, &mut far_weight);
-                if there.objective > objective {
+                // Within the tolerance, rounding would decide.
+                if there.objective > objective + tolerance {
                     watch(there.objective);
                     *state = there;
                     std::mem::swap(weight, &mut far_weight);
@@ -290,26 +319,30 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     let k = m.components();
     let mut weight = vec![[0.0; MOST]; obs.len()];
     let first = m.start(obs);
-    let mut states: Vec<State<M::Params>> = start_weights(m, obs, control.starts)
-        .iter()
-        .map(|start| {
-            let mut state = State::new(first.clone());
-            m_step(m, &mut state, obs, start);
-            climb(m, &mut state, obs, &mut weight, SHORT_RUN.min(control.iterations), control.tolerance, |_| ());
-            order_components(m, &mut state);
-            state
-        })
-        .collect();
-    sort_states(m, &mut states);
-    states.truncate(FINALISTS);
-    for state in &mut states {
+    let mut states: Vec<State<M::Params>> = match m.start_share(&first) {
+        Some(share) => vec![State { share, ..State::new(first.clone()) }],
+        None => start_weights(m, obs, control.starts)
+            .iter()
+            .map(|start| {
+                let mut state = State::new(first.clone());
+                m_step(m, &mut state, obs, start);
+                state
+            })
+            .collect(),
+    };
+    let mut go_on = |state: &mut State<M::Params>, most: usize| {
         if !state.converged {
             state.objective = f64::NEG_INFINITY;
-            climb(m, state, obs, &mut weight, control.iterations, control.tolerance, |_| ());
+            climb(m, state, obs, &mut weight, most.min(control.iterations), control.tolerance, |_| ());
             order_components(m, state);
         }
-    }
-    sort_states(m, &mut states);
+    };
+    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN));
+    sort_states(m, &mut states, control.tolerance);
+    drop_same(m, &mut states);
+    states.truncate(FINALISTS);
+    states.iter_mut().for_each(|state| go_on(state, control.iterations));
+    sort_states(m, &mut states, control.tolerance);
     let best = states.into_iter().next()?;
     if !best.objective.is_finite() {
         return None;
@@ -329,9 +362,27 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     })
 }
 
-/// The best first, those whose labels hold before all others. Equals keep the order of the starts.
-fn sort_states<M: Mixture>(m: &M, states: &mut [State<M::Params>]) {
-    states.sort_by(|a, b| m.labelled(&b.params).cmp(&m.labelled(&a.params)).then(b.objective.total_cmp(&a.objective)));
+/// The best first, those whose labels hold before all others. Within the tolerance, where rounding would decide, the order of
+/// the starts is kept.
+fn sort_states<M: Mixture>(m: &M, states: &mut [State<M::Params>], tolerance: f64) {
+    let steps = |state: &State<M::Params>| (state.objective / tolerance).round();
+    states.sort_by(|a, b| m.labelled(&b.params).cmp(&m.labelled(&a.params)).then(steps(b).total_cmp(&steps(a))));
+}
+
+/// Of states that have come to the same place only the best goes on.
+fn drop_same<M: Mixture>(m: &M, states: &mut Vec<State<M::Params>>) {
+    let mut kept: Vec<State<M::Params>> = Vec::new();
+    for state in states.drain(..) {
+        if !kept.iter().any(|better| is_same(m, better, &state)) {
+            kept.push(state);
+        }
+    }
+    *states = kept;
+}
+
+fn is_same<M: Mixture>(m: &M, a: &State<M::Params>, b: &State<M::Params>) -> bool {
+    let (a, b) = (coordinates(m, a), coordinates(m, b));
+    a.iter().zip(&b).all(|(a, b)| a == b || (a - b).abs() <= SAME)
 }
 
 /// Orders components by their means, shares with them.
@@ -354,7 +405,8 @@ fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, obs: &[Obs]) -> f64 
     let mut last = f64::NEG_INFINITY;
     for _ in 0..50 {
         m.m_step(&mut params, obs, &weight);
-        let log_lik: f64 = obs.iter().map(|o| o.n * (m.ln_density(&params, o)[0] + o.ln_const)).sum();
+        let table = m.table(&params);
+        let log_lik: f64 = obs.iter().map(|o| o.n * (m.ln_density(&params, &table, o)[0] + o.ln_const)).sum();
         if log_lik - last < 1e-6 {
             break;
         }
@@ -367,18 +419,19 @@ impl<P> Fit<P> {
     /// Posterior probability of the signal for each observation, which must be sorted by y where the family asks for a
     /// monotone posterior.
     pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, obs: &[Obs]) -> Vec<f64> {
-        let k = m.components();
+        let last = m.components() - 1;
         let ln_share = ln_all(&self.share);
+        let table = m.table(&self.params);
         let mut posterior: Vec<f64> = obs
             .iter()
             .map(|o| {
-                let joint = ln_joint(m, &self.params, &ln_share, &m.judged_as(&self.params, o));
-                let total = ln_sum_exp(&joint[..k]);
+                let judged = m.judged_as(&self.params, o);
+                let (total, share) = shares(m, &self.params, &table, &ln_share, &judged);
                 if total.is_finite() {
-                    (joint[k - 1] - total).exp()
+                    share[last]
                 } else {
                     // No component can explain the value: far above everything it is signal.
-                    f64::from(u8::from(o.y > m.mean(&self.params, k - 1)))
+                    f64::from(u8::from(o.y > m.mean(&self.params, last)))
                 }
             })
             .collect();
@@ -706,6 +759,17 @@ pub mod laws {
         }
     }
 
+    /// Fits to grouped and to single observations give the same posterior.
+    pub fn grouping<M: Mixture>(m: &M, obs: &[Obs]) {
+        let whole: Vec<Obs> = obs.iter().map(|o| Obs { n: o.n.ceil(), ..*o }).collect();
+        let split: Vec<Obs> = whole.iter().flat_map(|o| vec![Obs { n: 1.0, ..*o }; o.n as usize]).collect();
+        let control = Control::default();
+        let (Some(a), Some(b)) = (fit(m, &whole, &control), fit(m, &split, &control)) else { panic!("no fit") };
+        for (x, y) in a.posterior(m, &whole).iter().zip(b.posterior(m, &whole)) {
+            assert!((x - y).abs() < 1e-9, "{x} {y}");
+        }
+    }
+
     /// pack and unpack are inverse.
     pub fn packing<M: Mixture>(m: &M, obs: &[Obs]) {
         let Some(fit) = fit(m, obs, &Control::default()) else { panic!("no fit") };
@@ -720,6 +784,7 @@ pub mod laws {
         let obs = observations(m, batches);
         never_falls(m, &obs);
         multiplicity(m, &obs);
+        grouping(m, &obs);
         packing(m, &obs);
     }
 }

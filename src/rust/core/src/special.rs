@@ -1,6 +1,45 @@
 //! Special functions that statrs lacks, all in log space.
 use statrs::function::erf::erfc;
-pub use statrs::function::gamma::{digamma, ln_gamma};
+pub use statrs::function::gamma::digamma;
+use std::sync::LazyLock;
+
+/// ln Gamma for x > 0 by Stirling's series (Abramowitz and Stegun 6.1.41), exact to 1e-13 from 10 on; below by recurrence.
+pub fn ln_gamma(mut x: f64) -> f64 {
+    let mut below = 1.0;
+    while x < 10.0 {
+        below *= x;
+        x += 1.0;
+    }
+    let i = 1.0 / (x * x);
+    let series = (1.0 / 12.0
+        - i * (1.0 / 360.0 - i * (1.0 / 1260.0 - i * (1.0 / 1680.0 - i * (1.0 / 1188.0 - i * 691.0 / 360_360.0)))))
+        / x;
+    (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - below.ln()
+}
+
+/// Functions of whole numbers that every fit asks for again and again; most counts are small.
+struct Counted {
+    ln_factorial: Vec<f64>,
+    /// ln(y + 1/2).
+    ln_middle: Vec<f64>,
+}
+
+const TABLED: usize = 4096;
+
+static COUNTED: LazyLock<Counted> = LazyLock::new(|| Counted {
+    ln_factorial: (0..TABLED).map(|y| ln_gamma(y as f64 + 1.0)).collect(),
+    ln_middle: (0..TABLED).map(|y| (y as f64 + 0.5).ln()).collect(),
+});
+
+/// ln y! of a whole number.
+pub fn ln_factorial(y: f64) -> f64 {
+    COUNTED.ln_factorial.get(y as usize).copied().unwrap_or_else(|| ln_gamma(y + 1.0))
+}
+
+/// ln(y + 1/2) of a whole number, the end of the counts that round to it.
+pub fn ln_middle(y: f64) -> f64 {
+    COUNTED.ln_middle.get(y as usize).copied().unwrap_or_else(|| (y + 0.5).ln())
+}
 
 /// ln(sum(exp(x))), safe when all are -inf.
 pub fn ln_sum_exp(x: &[f64]) -> f64 {
@@ -9,6 +48,36 @@ pub fn ln_sum_exp(x: &[f64]) -> f64 {
         top + x.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
     } else {
         top
+    }
+}
+
+/// ln Gamma(size + y) / Gamma(size) for whole y, made as far as it is asked for often.
+pub struct LnRising {
+    size: f64,
+    ln_gamma_size: f64,
+    first: Vec<f64>,
+}
+
+impl LnRising {
+    const FIRST: usize = 128;
+
+    pub fn new(size: f64) -> Self {
+        let mut first = Vec::with_capacity(Self::FIRST);
+        // One logarithm for as many factors as their product allows.
+        let (mut sum, mut product) = (0.0, 1.0);
+        for y in 0..Self::FIRST {
+            first.push(sum + f64::ln(product));
+            product *= size + y as f64;
+            if product > 1e200 {
+                sum += product.ln();
+                product = 1.0;
+            }
+        }
+        Self { size, ln_gamma_size: ln_gamma(size), first }
+    }
+
+    pub fn at(&self, y: f64) -> f64 {
+        self.first.get(y as usize).copied().unwrap_or_else(|| ln_gamma(self.size + y) - self.ln_gamma_size)
     }
 }
 
@@ -37,33 +106,42 @@ pub fn ln_normal_cdf(z: f64) -> f64 {
     }
 }
 
-/// Nodes and weights of Gauss-Legendre quadrature of order 5 on (-1, 1).
-const NODES: [(f64, f64); 5] = [
-    (0.0, 0.568_888_888_888_888_9),
-    (-0.538_469_310_105_683_1, 0.478_628_670_499_366_47),
-    (0.538_469_310_105_683_1, 0.478_628_670_499_366_47),
-    (-0.906_179_845_938_664, 0.236_926_885_056_189_08),
-    (0.906_179_845_938_664, 0.236_926_885_056_189_08),
-];
-
-/// Within a narrow interval the difference of two cdfs loses its digits, and quadrature is exact to 1e-13.
+/// Within a narrow interval the difference of two cdfs loses its digits; there the density has a short series.
 fn is_narrow(a: f64, b: f64) -> bool {
     (b - a) * a.abs().max(b.abs()).max(1.0) < 0.5
 }
 
-/// Mass, first and second moment of exp(z0 t + t^2 / 2) times the density over a narrow interval, with t = z - z0 from its
-/// middle: what remains of the normal once the density at the middle is taken out.
-fn narrow_moments(a: f64, b: f64) -> [f64; 3] {
-    let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
-    let mut moments = [0.0; 3];
-    for (node, weight) in NODES {
-        let t = half * node;
-        let mass = half * weight * (-t * (middle + 0.5 * t)).exp();
-        moments[0] += mass;
-        moments[1] += mass * t;
-        moments[2] += mass * t * t;
+/// 1 / n, 1 / (n + 1), 1 / (n + 2), 1 / (n + 3) for even n.
+const OVER: [[f64; 4]; 6] = {
+    let mut over = [[0.0; 4]; 6];
+    let mut i = 0;
+    while i < 24 {
+        over[i / 4][i % 4] = 1.0 / (2 * (i / 4) + i % 4) as f64;
+        i += 1;
     }
-    moments
+    over
+};
+
+/// Integrals of the density over its value in the middle, of it times t and times t^2, over a narrow interval with t from
+/// its middle: the series in Hermite polynomials, exact to 1e-12.
+fn narrow_moments(a: f64, b: f64) -> [f64; 3] {
+    let (m, h) = (0.5 * (a + b), 0.5 * (b - a));
+    let (shift, square) = (-m * h, h * h);
+    let mut moments = [0.0; 3];
+    // (-1)^n He_n(m) h^n / n!, by the recurrence of the polynomials; two at a time, the even and the odd.
+    let (mut even, mut odd) = (1.0f64, shift);
+    for over in &OVER {
+        moments[0] += even * over[1];
+        moments[2] += even * over[3];
+        moments[1] += odd * over[3];
+        if even.abs() + odd.abs() < 1e-17 {
+            break;
+        }
+        even = (shift * odd - square * even) * over[2];
+        odd = (shift * even - square * odd) * over[3];
+    }
+    let width = 2.0 * h;
+    [width * moments[0], width * h * moments[1], width * h * h * moments[2]]
 }
 
 /// ln(cdf(b) - cdf(a)) of the standard normal for a < b, taken in the tail where nothing cancels.

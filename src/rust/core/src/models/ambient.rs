@@ -25,6 +25,7 @@ use crate::counts::GuideCounts;
 use crate::fit::{Column, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
+use crate::special::{ln_factorial, ln_gamma};
 use crate::Result;
 use rayon::prelude::*;
 
@@ -479,7 +480,7 @@ fn ln_nb(y: f64, mean: f64, size: f64, times: f64) -> f64 {
 /// ln of `times` rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
 fn ln_rise(y: f64, rate: f64, size: f64, times: f64) -> f64 {
     if y > 12.0 {
-        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_gamma(y + 1.0) + times.ln();
+        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y) + times.ln();
     }
     let (mut above, mut below) = (times, 1.0);
     let mut j = 0.0;
@@ -489,20 +490,6 @@ fn ln_rise(y: f64, rate: f64, size: f64, times: f64) -> f64 {
         below *= j;
     }
     (above / below).ln()
-}
-
-/// ln Gamma for x > 0 by Stirling's series (Abramowitz and Stegun 6.1.41), exact to 1e-13 from 10 on; below by recurrence.
-fn ln_gamma(mut x: f64) -> f64 {
-    let mut below = 1.0;
-    while x < 10.0 {
-        below *= x;
-        x += 1.0;
-    }
-    let i = 1.0 / (x * x);
-    let series = (1.0 / 12.0
-        - i * (1.0 / 360.0 - i * (1.0 / 1260.0 - i * (1.0 / 1680.0 - i * (1.0 / 1188.0 - i * 691.0 / 360_360.0)))))
-        / x;
-    (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - below.ln()
 }
 
 /// One stored count, looked at.

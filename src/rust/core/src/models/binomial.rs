@@ -10,7 +10,7 @@ use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture;
 use crate::run::Progress;
-use crate::special::ln_gamma;
+use crate::special::ln_factorial;
 use crate::Result;
 
 pub struct Binomial;
@@ -38,7 +38,7 @@ impl Model for Binomial {
 fn family(n_batches: usize) -> NaturalFamily {
     NaturalFamily {
         n_batches,
-        ln_const: |y, depth| ln_gamma(depth + 1.0) - ln_gamma(y + 1.0) - ln_gamma(depth - y + 1.0),
+        ln_const: |y, depth| ln_factorial(depth) - ln_factorial(y) - ln_factorial(depth - y),
         cumulant: |eta| {
             let p = 1.0 / (1.0 + (-eta).exp());
             [ln_1p_exp(eta), p, p * (1.0 - p)]

@@ -60,6 +60,8 @@ fn x(o: &Obs) -> f64 {
 
 impl Mixture for Gauss {
     type Params = Params;
+    /// ln sd.
+    type Table = f64;
 
     fn components(&self) -> usize {
         2
@@ -73,8 +75,13 @@ impl Mixture for Gauss {
         0.0
     }
 
-    fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        let density = |k: usize| ln_normal_density((x(o) - p.mean[k]) / p.sd) - p.sd.ln();
+    fn table(&self, p: &Params) -> f64 {
+        p.sd.ln()
+    }
+
+    fn ln_density(&self, p: &Params, ln_sd: &f64, o: &Obs) -> [f64; MOST] {
+        let x = x(o);
+        let density = |k: usize| ln_normal_density((x - p.mean[k]) / p.sd) - ln_sd;
         [density(0), density(1), 0.0]
     }
 

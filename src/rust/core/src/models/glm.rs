@@ -15,7 +15,8 @@ const NEWTON_STEPS: usize = 50;
 /// Rounds over (b, gamma) in one M-step; each raises the likelihood, EM does the rest.
 const ROUNDS: usize = 2;
 
-/// Slope and curvature (minus the second derivative) of the expected log-likelihood in eta, per batch and component.
+/// Two numbers per batch and component; of slopes, the slope and curvature (minus the second derivative) of the expected
+/// log-likelihood in eta.
 pub type Slopes = Vec<[[f64; 2]; 2]>;
 
 #[derive(Debug, Clone)]
@@ -35,6 +36,20 @@ impl Rates {
         self.b[k] + self.gamma.get(batch as usize).copied().unwrap_or(0.0)
     }
 
+    /// exp(eta) per batch and component.
+    pub fn exp_eta(&self) -> Vec<[f64; 2]> {
+        (0..self.n_batches() as u32).map(|batch| [0, 1].map(|k| self.eta(k, batch).exp())).collect()
+    }
+
+    /// Where the batch of an observation stands in a table.
+    pub fn row(&self, o: &Obs) -> usize {
+        if self.gamma.is_empty() {
+            0
+        } else {
+            o.batch as usize
+        }
+    }
+
     fn n_batches(&self) -> usize {
         self.gamma.len().max(1)
     }
@@ -42,9 +57,8 @@ impl Rates {
     /// Weighted sums of y and depth per batch and component.
     pub fn sums(&self, obs: &[Obs], weight: &[[f64; MOST]]) -> Slopes {
         let mut sums = vec![[[0.0; 2]; 2]; self.n_batches()];
-        let one_batch = self.gamma.is_empty();
         for (o, w) in obs.iter().zip(weight) {
-            let cell = &mut sums[if one_batch { 0 } else { o.batch as usize }];
+            let cell = &mut sums[self.row(o)];
             for k in 0..2 {
                 cell[k][0] += w[k] * o.y;
                 cell[k][1] += w[k] * o.depth;
@@ -141,6 +155,8 @@ pub struct NaturalFamily {
 
 impl Mixture for NaturalFamily {
     type Params = Rates;
+    /// eta and A(eta) per batch and component.
+    type Table = Slopes;
 
     fn components(&self) -> usize {
         2
@@ -154,12 +170,16 @@ impl Mixture for NaturalFamily {
         (self.ln_const)(y, depth)
     }
 
-    fn ln_density(&self, p: &Rates, o: &Obs) -> [f64; MOST] {
-        let ln_mass = |k| {
-            let eta = p.eta(k, o.batch);
-            o.y * eta - o.depth * (self.cumulant)(eta)[0]
-        };
-        [ln_mass(0), ln_mass(1), 0.0]
+    fn table(&self, p: &Rates) -> Slopes {
+        p.table(|k, batch| {
+            let eta = p.eta(k, batch as u32);
+            [eta, (self.cumulant)(eta)[0]]
+        })
+    }
+
+    fn ln_density(&self, p: &Rates, table: &Slopes, o: &Obs) -> [f64; MOST] {
+        let [background, signal] = table[p.row(o)].map(|[eta, cumulant]| o.y * eta - o.depth * cumulant);
+        [background, signal, 0.0]
     }
 
     /// The sums of y and depth per batch and component are sufficient.

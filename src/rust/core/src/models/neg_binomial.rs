@@ -8,12 +8,12 @@
 //!
 //! One UMI more changes the log odds of the signal by ln((y + theta1) p1) - ln((y + theta0) p0) with p = mu / (theta + mu),
 //! which changes its sign once at most. Beyond that count the odds are held.
-use super::glm::Rates;
+use super::glm::{Rates, Slopes};
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{digamma, ln_gamma, trigamma};
+use crate::special::{digamma, ln_factorial, trigamma, LnRising};
 use crate::Result;
 
 /// Bounds of the thetas. Below, hardly any cell has counts at all; above, the law is Poisson to six digits. The signal is
@@ -53,59 +53,51 @@ pub struct Params {
     theta: [f64; 2],
 }
 
-impl Params {
-    fn mu(&self, o: &Obs, k: usize) -> f64 {
-        o.depth * self.rates.eta(k, o.batch).exp()
-    }
-}
-
-/// The terms of the log mass that hold y and theta alone.
-fn ln_gamma_ratio(y: f64, theta: f64) -> f64 {
-    if y > 0.0 {
-        ln_gamma(y + theta) - ln_gamma(theta)
-    } else {
-        0.0
-    }
-}
-
-/// The terms that hold mu: theta ln(theta / (theta + mu)) + y ln(mu / (theta + mu)).
-fn ln_mean_part(y: f64, mu: f64, theta: f64) -> f64 {
-    let total = (theta + mu).ln();
-    // With theta far above mu the ratio is 1 to all digits; ln_1p keeps what is left.
-    let background = -theta * (mu / theta).ln_1p();
-    if y > 0.0 {
-        background + y * (mu.ln() - total)
-    } else {
-        background
-    }
-}
-
 impl Family {
-    /// Expected log-likelihood of component k in its theta, its slope and second derivative in ln theta.
-    fn in_theta(&self, p: &Params, k: usize, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> (f64, f64, f64) {
+    /// Expected log-likelihood of component k in its theta, its slope and second derivative in ln theta; the latter two only
+    /// where they are wanted.
+    fn in_theta(
+        &self,
+        p: &Params,
+        k: usize,
+        theta: f64,
+        obs: &[Obs],
+        weight: &[[f64; MOST]],
+        slopes: bool,
+    ) -> (f64, f64, f64) {
         let (mut value, mut slope, mut second) = (0.0, 0.0, 0.0);
+        let rates = p.rates.exp_eta();
+        let rising = LnRising::new(theta);
+        let ln_theta = theta.ln();
         let (digamma_0, trigamma_0) = (digamma(theta), trigamma(theta));
         let mut i = 0;
         while i < obs.len() {
             // Equal counts stand together: one digamma for all of them.
             let y = obs[i].y;
-            let mut n = 0.0;
+            let (mut n, mut logs) = (0.0, 0.0);
             while i < obs.len() && obs[i].y == y {
                 let w = weight[i][k];
                 if w > 0.0 {
-                    let mu = p.mu(&obs[i], k);
-                    let total = theta + mu;
+                    let mu = obs[i].depth * rates[p.rates.row(&obs[i])][k];
+                    let ln_ratio = (mu / theta).ln_1p();
                     n += w;
-                    value += w * ln_mean_part(y, mu, theta);
-                    slope += w * (1.0 - (y + theta) / total - (mu / theta).ln_1p());
-                    second += w * (mu / (theta * total) - (mu - y) / (total * total));
+                    logs += w * ln_ratio;
+                    if slopes {
+                        let total = theta + mu;
+                        slope += w * (1.0 - (y + theta) / total);
+                        second += w * (mu / (theta * total) - (mu - y) / (total * total));
+                    }
                 }
                 i += 1;
             }
+            value -= (theta + y) * logs;
+            slope -= logs;
             if y > 0.0 && n > 0.0 {
-                value += n * ln_gamma_ratio(y, theta);
-                slope += n * (digamma(y + theta) - digamma_0);
-                second += n * (trigamma(y + theta) - trigamma_0);
+                value += n * (rising.at(y) - y * ln_theta);
+                if slopes {
+                    slope += n * (digamma(y + theta) - digamma_0);
+                    second += n * (trigamma(y + theta) - trigamma_0);
+                }
             }
         }
         (value, theta * slope, theta * slope + theta * theta * second)
@@ -113,14 +105,14 @@ impl Family {
 
     fn step_theta(&self, p: &mut Params, k: usize, obs: &[Obs], weight: &[[f64; MOST]]) {
         let here = p.theta[k];
-        let (value, slope, second) = self.in_theta(p, k, here, obs, weight);
+        let (value, slope, second) = self.in_theta(p, k, here, obs, weight, true);
         let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
         for _ in 0..6 {
             let theta = (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
             if theta == here || step.abs() < 1e-9 {
                 return;
             }
-            if self.in_theta(p, k, theta, obs, weight).0 >= value {
+            if self.in_theta(p, k, theta, obs, weight, false).0 >= value {
                 p.theta[k] = theta;
                 return;
             }
@@ -131,6 +123,8 @@ impl Family {
 
 impl Mixture for Family {
     type Params = Params;
+    /// exp(eta), eta - ln theta, per batch and component; ln Gamma(theta + y) / Gamma(theta).
+    type Table = (Vec<[f64; 2]>, Slopes, [LnRising; 2]);
 
     fn components(&self) -> usize {
         2
@@ -140,18 +134,29 @@ impl Mixture for Family {
         Params { rates: Rates::new(self.n_batches), theta: [2.0, 2.0] }
     }
 
-    fn ln_const(&self, y: f64, _: f64) -> f64 {
-        -ln_gamma(y + 1.0)
+    fn ln_const(&self, y: f64, depth: f64) -> f64 {
+        y * depth.ln() - ln_factorial(y)
     }
 
-    fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        let ln_mass = |k| ln_gamma_ratio(o.y, p.theta[k]) + ln_mean_part(o.y, p.mu(o, k), p.theta[k]);
+    fn table(&self, p: &Params) -> Self::Table {
+        let rising = p.theta.map(LnRising::new);
+        let ln_theta = p.theta.map(f64::ln);
+        (p.rates.exp_eta(), p.rates.table(|k, batch| [p.rates.eta(k, batch as u32) - ln_theta[k], 0.0]), rising)
+    }
+
+    fn ln_density(&self, p: &Params, (rates, ln_odds, rising): &Self::Table, o: &Obs) -> [f64; MOST] {
+        let row = p.rates.row(o);
+        let ln_mass = |k: usize| {
+            let theta = p.theta[k];
+            let zeros = (theta + o.y) * (o.depth * rates[row][k] / theta).ln_1p();
+            rising[k].at(o.y) + o.y * ln_odds[row][k][0] - zeros
+        };
         [ln_mass(0), ln_mass(1), 0.0]
     }
 
     fn judged_as(&self, p: &Params, o: &Obs) -> Obs {
         let odds = |k: usize| {
-            let mu = p.mu(o, k);
+            let mu = o.depth * p.rates.eta(k, o.batch).exp();
             (p.theta[k], mu / (p.theta[k] + mu))
         };
         let ((t0, p0), (t1, p1)) = (odds(0), odds(1));
@@ -168,18 +173,18 @@ impl Mixture for Family {
 
     fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
         let theta = p.theta;
-        let one_batch = p.rates.gamma.is_empty();
         p.rates.ascend(|rates| {
-            let mut slopes = vec![[[0.0; 2]; 2]; rates.gamma.len().max(1)];
+            let exp_eta = rates.exp_eta();
+            let mut slopes = vec![[[0.0; 2]; 2]; exp_eta.len()];
             for (o, w) in obs.iter().zip(weight) {
-                let cell = &mut slopes[if one_batch { 0 } else { o.batch as usize }];
+                let row = rates.row(o);
                 for k in 0..2 {
                     if w[k] > 0.0 {
-                        let mu = o.depth * rates.eta(k, o.batch).exp();
-                        let theta = theta[k];
-                        let ratio = theta / (theta + mu);
-                        cell[k][0] += w[k] * (o.y - mu) * ratio;
-                        cell[k][1] += w[k] * mu * ratio * (o.y + theta) / (theta + mu);
+                        let mu = o.depth * exp_eta[row][k];
+                        let all = 1.0 / (theta[k] + mu);
+                        let ratio = w[k] * theta[k] * all;
+                        slopes[row][k][0] += (o.y - mu) * ratio;
+                        slopes[row][k][1] += mu * ratio * (o.y + theta[k]) * all;
                     }
                 }
             }

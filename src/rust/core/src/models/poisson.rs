@@ -11,7 +11,7 @@ use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture;
 use crate::run::Progress;
-use crate::special::ln_gamma;
+use crate::special::ln_factorial;
 use crate::Result;
 
 pub struct Poisson;
@@ -37,7 +37,7 @@ impl Model for Poisson {
 }
 
 fn family(n_batches: usize) -> NaturalFamily {
-    NaturalFamily { n_batches, ln_const: |y, depth| y * depth.ln() - ln_gamma(y + 1.0), cumulant: |eta| [eta.exp(); 3] }
+    NaturalFamily { n_batches, ln_const: |y, depth| y * depth.ln() - ln_factorial(y), cumulant: |eta| [eta.exp(); 3] }
 }
 
 #[cfg(test)]

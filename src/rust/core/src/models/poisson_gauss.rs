@@ -15,9 +15,9 @@
 //! truncated normal), within the bound, which raises the likelihood.
 use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture::{self, Fit, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{digamma, ln_gamma, ln_normal_mass, trigamma, truncated_normal_moments};
+use crate::special::{digamma, ln_factorial, ln_middle, ln_normal_mass, trigamma, truncated_normal_moments, LnRising};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -71,8 +71,8 @@ struct LogNormal {
 impl LogNormal {
     /// The interval of ln UMIs that rounds to y, in standard units.
     fn bounds(&self, y: f64) -> (f64, f64) {
-        let low = if y > 0.0 { ((y - 0.5).ln() - self.mu) / self.sigma } else { f64::NEG_INFINITY };
-        (low, ((y + 0.5).ln() - self.mu) / self.sigma)
+        let low = if y > 0.0 { (ln_middle(y - 1.0) - self.mu) / self.sigma } else { f64::NEG_INFINITY };
+        (low, (ln_middle(y) - self.mu) / self.sigma)
     }
 
     fn ln_mass(&self, y: f64) -> f64 {
@@ -122,8 +122,12 @@ impl LogNormal {
     }
 
     fn unpack(x: &[f64], c: f64) -> Self {
-        let variance = (2.0 * x[1]).exp();
-        Self::maximise(x[0], x[0] * x[0] + variance, c)
+        Self { mu: x[0], sigma: x[1].exp() }.within(c)
+    }
+
+    /// The nearest with the mode at least exp(c).
+    fn within(self, c: f64) -> Self {
+        Self::maximise(self.mu, self.mu * self.mu + self.sigma * self.sigma, c)
     }
 }
 
@@ -136,28 +140,48 @@ fn background_sums(obs: &[Obs], weight: &[[f64; MOST]]) -> (f64, f64) {
 pub struct Params {
     lambda: f64,
     signal: LogNormal,
-    /// c; from the data, not fitted here.
+    /// c; from the guard, not fitted here.
     least: f64,
+    /// Shares in the guard, if it could be fitted.
+    share: Option<[f64; MOST]>,
 }
 
 impl Mixture for PoissonGauss {
     type Params = Params;
+    /// ln lambda.
+    type Table = f64;
 
     fn components(&self) -> usize {
         2
     }
 
     fn start(&self, obs: &[Obs]) -> Params {
-        // The first M-step takes lambda from the cut; mu and sigma start wide.
-        Params { lambda: 1.0, signal: LogNormal::start(obs), least: least_signal(obs) }
+        let rough = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
+        match mixture::fit(&Overdispersed, obs, &rough) {
+            Some(guard) => {
+                let least = least_signal(&guard);
+                let Wide { mean, signal, .. } = guard.params;
+                let lambda = mean.max(LEAST_LAMBDA);
+                Params { lambda, signal: signal.within(least.ln()), least, share: Some(guard.share) }
+            }
+            None => Params { lambda: 1.0, signal: LogNormal::start(obs), least: 1.0, share: None },
+        }
+    }
+
+    fn start_share(&self, first: &Params) -> Option<[f64; MOST]> {
+        first.share
     }
 
     fn ln_const(&self, _: f64, _: f64) -> f64 {
         0.0
     }
 
-    fn ln_density(&self, p: &Params, o: &Obs) -> [f64; MOST] {
-        [o.y * p.lambda.ln() - p.lambda - ln_gamma(o.y + 1.0), p.signal.ln_mass(o.y), 0.0]
+    fn table(&self, p: &Params) -> f64 {
+        p.lambda.ln()
+    }
+
+    fn ln_density(&self, p: &Params, ln_lambda: &f64, o: &Obs) -> [f64; MOST] {
+        [o.y * ln_lambda - p.lambda - ln_factorial(o.y), p.signal.ln_mass(o.y), 0.0]
     }
 
     fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
@@ -206,13 +230,12 @@ impl Mixture for PoissonGauss {
 }
 
 /// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.
-fn least_signal(obs: &[Obs]) -> f64 {
-    let control = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
-    let Some(fit) = mixture::fit(&Overdispersed, obs, &control) else { return 1.0 };
-    let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + fit.share[0].ln() - fit.share[1].ln();
+fn least_signal(guard: &Fit<Wide>) -> f64 {
+    let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + guard.share[0].ln() - guard.share[1].ln();
+    let table = Overdispersed.table(&guard.params);
     let is_signal = |&y: &u32| {
         let o = Obs { y: f64::from(y), depth: 1.0, batch: 0, n: 1.0, ln_const: 0.0 };
-        let [background, signal, _] = Overdispersed.ln_density(&fit.params, &o);
+        let [background, signal, _] = Overdispersed.ln_density(&guard.params, &table, &o);
         signal - background >= ln_odds
     };
     f64::from((1..MOST_LEAST).find(is_signal).unwrap_or(MOST_LEAST))
@@ -230,6 +253,8 @@ struct Wide {
 
 impl Mixture for Overdispersed {
     type Params = Wide;
+    /// Of the background: ln of the mass at 0, ln of mean / (size + mean), and ln Gamma(size + y) / Gamma(size) by y.
+    type Table = (f64, f64, LnRising);
 
     fn components(&self) -> usize {
         2
@@ -243,15 +268,12 @@ impl Mixture for Overdispersed {
         0.0
     }
 
-    fn ln_density(&self, p: &Wide, o: &Obs) -> [f64; MOST] {
-        let zero = -p.size * (p.mean / p.size).ln_1p();
-        let background = if o.y > 0.0 {
-            zero + o.y * (p.mean / (p.size + p.mean)).ln() + ln_gamma(p.size + o.y)
-                - ln_gamma(p.size)
-                - ln_gamma(o.y + 1.0)
-        } else {
-            zero
-        };
+    fn table(&self, p: &Wide) -> Self::Table {
+        (-p.size * (p.mean / p.size).ln_1p(), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
+    }
+
+    fn ln_density(&self, p: &Wide, (zero, ln_odds, rising): &Self::Table, o: &Obs) -> [f64; MOST] {
+        let background = if o.y > 0.0 { zero + o.y * ln_odds + rising.at(o.y) - ln_factorial(o.y) } else { *zero };
         [background, p.signal.ln_mass(o.y), 0.0]
     }
 
