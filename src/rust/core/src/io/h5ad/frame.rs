@@ -145,7 +145,7 @@ impl<'a> Frame<'a> {
         Ok((known && matches!(descriptor, Ok(TypeDescriptor::VarLenUnicode))).then_some(values))
     }
 
-    /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table.
+    /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table; others need their file.
     pub fn encoded_columns(&self) -> Vec<String> {
         let order = attributes(&self.group, "column-order");
         let mut columns = self.columns();
@@ -251,16 +251,17 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// Checks that the next names are there; see [`Names::check_unique`].
-    pub fn check(&mut self, range: Range<usize>) -> Result<()> {
-        let Kept::InFile(values, keys) = &mut self.kept else { return Ok(()) };
-        let names = values.strings_in(range.clone())?;
-        self.frame.check_present(range.start, &names)?;
-        keys.extend(names.iter().zip(range).map(|(name, place)| key(place, name)));
-        Ok(())
+    /// Reads the next names and checks that they are there; see [`Names::check_unique`].
+    pub fn next(&mut self, range: Range<usize>) -> Result<Vec<String>> {
+        let names = self.read(range.clone())?;
+        if let Kept::InFile(_, keys) = &mut self.kept {
+            self.frame.check_present(range.start, &names)?;
+            keys.extend(names.iter().zip(range).map(|(name, place)| key(place, name)));
+        }
+        Ok(names)
     }
 
-    /// After all were checked: that each stands once.
+    /// After all were read: that each stands once.
     pub fn check_unique(&mut self) -> Result<()> {
         let Kept::InFile(values, keys) = &mut self.kept else { return Ok(()) };
         let mut keys = std::mem::take(keys);

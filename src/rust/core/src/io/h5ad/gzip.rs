@@ -54,8 +54,7 @@ pub fn convert<T: Stored, O: Send>(
     }
     // Some chunks for each thread, so that a slow one delays no other.
     for parts in parts.chunks_mut(4 * rayon::current_num_threads()) {
-        let raw: Option<Vec<Raw>> =
-            parts.iter().map(|(at, _)| read_raw(dataset, at - at % layout.chunk)).collect();
+        let raw: Option<Vec<Raw>> = parts.iter().map(|(at, _)| read_raw(dataset, at - at % layout.chunk)).collect();
         let Some(raw) = raw else { return Converted::NotGzip };
         let converted: Vec<Converted> = parts
             .par_iter_mut()

@@ -10,6 +10,7 @@ use super::{layer_names, too_many, MOST};
 use crate::counts::is_count;
 use crate::{Error, Result};
 
+#[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     pub source: Source<'a>,
     pub file: &'a hdf5::File,
@@ -126,6 +127,53 @@ impl<'a> Sparse<'a> {
             },
         )?;
         matrix.finish(self.major, indptr, indices, data)
+    }
+}
+
+/// Most stored values of a block, but for a cell alone.
+const BLOCK: usize = 1 << 20;
+
+/// The rows of a matrix, a block of cells at a time: from the file where it is compressed by cells, else from memory.
+pub enum Blocks<'a> {
+    InFile(Sparse<'a>),
+    Whole(Rows),
+}
+
+impl<'a> Blocks<'a> {
+    /// The names of the cells are asked for where the matrix is read as a whole.
+    pub fn open(matrix: Matrix<'a>, n_cells: usize, cells: impl FnOnce() -> Result<Vec<String>>) -> Result<Self> {
+        if let Ok(LocationType::Group) = matrix.file.loc_type_by_name(matrix.what) {
+            let sparse = Sparse::open(&matrix, (n_cells, matrix.guides.len()))?;
+            if sparse.major == Major::Cells {
+                return Ok(Blocks::InFile(sparse));
+            }
+        }
+        let cells = cells()?;
+        Matrix { cells: &cells, ..matrix }.read().map(Blocks::Whole)
+    }
+
+    /// The next block within the range of cells, from its first on: the cells it has, and their rows.
+    pub fn next(&self, matrix: &Matrix, range: Range<usize>) -> Result<(Range<usize>, Rows)> {
+        match self {
+            Blocks::InFile(sparse) => {
+                let mut starts = sparse.starts(matrix, range.clone())?;
+                let most = starts[0] + BLOCK;
+                // At least one cell, whose start and end are the first two.
+                starts.truncate(starts.partition_point(|&start| start <= most).max(2));
+                let rows = sparse.rows(matrix, &starts)?;
+                Ok((range.start..range.start + starts.len() - 1, rows))
+            }
+            Blocks::Whole(rows) => {
+                let starts = &rows.indptr[range.start..=range.end];
+                let (from, to) = (starts[0] as usize, starts[starts.len() - 1] as usize);
+                let rows = Rows {
+                    indptr: starts.iter().map(|start| start - starts[0]).collect(),
+                    guides: rows.guides[from..to].to_vec(),
+                    counts: rows.counts[from..to].to_vec(),
+                };
+                Ok((range, rows))
+            }
+        }
     }
 }
 
@@ -256,7 +304,9 @@ impl Matrix<'_> {
                 return Err(self.source.format_in(format!(
                     "{} stores guide \"{}\" more than once in cell \"{}\".\n  Sum such entries before writing \
                      (sum_duplicates() of scipy).",
-                    self.what, self.guides[guide], self.cell(cell)
+                    self.what,
+                    self.guides[guide],
+                    self.cell(cell)
                 )));
             }
             for at in row {

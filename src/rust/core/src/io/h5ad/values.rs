@@ -255,7 +255,9 @@ impl<'a> Values<'a> {
     ) -> Result<Vec<O>> {
         let mut out = self.reserve(range.len())?;
         out.resize(range.len(), O::default());
-        if let Some((position, value)) = as_stored!(self.number()?, convert_vector(self, range.start, &mut out, convert))? {
+        if let Some((position, value)) =
+            as_stored!(self.number()?, convert_vector(self, range.start, &mut out, convert))?
+        {
             return Err(refuse(position, value));
         }
         Ok(out)
@@ -492,7 +494,8 @@ mod tests {
             assert!(same.iter().zip(0..).all(|(&value, position)| value == position) && same.len() == n as usize);
             let part = read.convert(70_001..900_007, |value| Some(value as u32), refuse).unwrap();
             assert!(part.iter().zip(70_001..).all(|(&value, position)| value == position) && part.len() == 830_006);
-            let first = read.convert(0..n as usize, |value| (value < 900_000.0 && value != 700_001.0).then_some(0u8), refuse);
+            let first =
+                read.convert(0..n as usize, |value| (value < 900_000.0 && value != 700_001.0).then_some(0u8), refuse);
             assert_eq!(first.unwrap_err().to_string(), "700001 700001");
 
             let read = open("matrix");
