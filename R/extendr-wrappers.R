@@ -66,8 +66,9 @@ rs_is_h5ad <- function(path) .Call(wrap__rs_is_h5ad, path)
 #' @noRd
 rs_stream <- function(input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs) .Call(wrap__rs_stream, input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs)
 
-#' Calls in memory to an .h5ad. `p`, `i`, `x` and `score` (which may be empty) are those of the guides x cells counts, `called_p`
-#' and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits` (NULL where they are in `var`);
-#' `template` is an .h5ad whose columns are kept, or "".
+#' Calls in memory to an .h5ad, or as a modality to an .h5mu. `p`, `i`, `x` and `score` (which may be empty) are those of the
+#' guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits`
+#' (NULL where they are in `var`); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
+#' modalities, or "".
 #' @noRd
-rs_write_h5ad <- function(path, overwrite, template, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits) .Call(wrap__rs_write_h5ad, path, overwrite, template, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits)
+rs_write <- function(path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits) .Call(wrap__rs_write, path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits)

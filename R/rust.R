@@ -67,10 +67,11 @@ rust_stream <- function(input, layer, output, overwrite, model, control, rule, c
 }
 
 # `counts` and `assigned` are guides x cells dgCMatrix of the same names, `score` empty or one number for each count; `obs`,
-# `var` and `fits` (or NULL) data.frames, `template` the path of an .h5ad or "".
-rust_write_h5ad <- function(path, overwrite, template, counts, score, assigned, obs, var, notes, fits) {
-  unwrap(rs_write_h5ad(
-    enc2utf8(path), overwrite, enc2utf8(template), rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score,
+# `var` and `fits` (or NULL) data.frames. `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the
+# other modalities, or "".
+rust_write <- function(path, as_h5mu, overwrite, other, counts, score, assigned, obs, var, notes, fits) {
+  unwrap(rs_write(
+    enc2utf8(path), as_h5mu, overwrite, enc2utf8(other), rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score,
     assigned@p, assigned@i, as.list(obs), as.list(var), notes, if (!is.null(fits)) as.list(fits)
   ))
 }

@@ -1,4 +1,4 @@
-# Calls to .h5ad: the output of assign_guides(), block by block or from memory.
+# Calls to .h5ad and .h5mu: the output of assign_guides(), block by block or from memory, and write_calls().
 
 check_output <- function(x, output, overwrite) {
   if (!is.character(x)) {
@@ -47,16 +47,31 @@ calls_in_file <- function(output, fits, calls, n_cells = nrow(calls$cells)) {
   )
 }
 
-# A guide_calls -> .h5ad. `score` has a value for each stored count, or none; `template` is the .h5ad that the counts come from,
-# whose columns of obs and var are kept, or "".
-write_h5ad_calls <- function(calls, path, overwrite = FALSE, score = double(), template = "") {
+# A guide_calls -> .h5ad, or .h5mu by the end of `path`, where the calls are the modality `guide`. `rna`, for an .h5mu, is the path
+# of an .h5ad, which becomes the modality `rna`, or of an .h5mu, whose modalities are copied but for one named `guide`. `score`
+# has a value for each stored count, or none; `template`, for an .h5ad, is the one that the counts come from, whose columns of
+# obs and var are kept, or "".
+write_h5ad_calls <- function(calls, path, overwrite = FALSE, rna = NULL, score = double(), template = "") {
+  as_h5mu <- is_h5mu_path(path)
+  if (!is.null(rna)) {
+    check_string(rna, "rna", "the path of an .h5ad or .h5mu file, or NULL")
+    if (!as_h5mu) {
+      abort(
+        "argument", "`rna` is for an .h5mu, but the file to write is ", quote_names(path), ".\n",
+        "  Leave `rna` out, or give the name of a file that ends in .h5mu."
+      )
+    }
+    template <- path.expand(rna)
+  }
   content <- h5ad_content(calls)
-  rust_write_h5ad(
-    path.expand(path), overwrite, template, calls$counts, score, calls$assigned, content$obs, content$var, content$notes,
-    content$fits
+  rust_write(
+    path.expand(path), as_h5mu, overwrite, template, calls$counts, score, calls$assigned, content$obs, content$var,
+    content$notes, content$fits
   )
   invisible(path)
 }
+
+is_h5mu_path <- function(path) grepl("\\.h5mu$", path, ignore.case = TRUE)
 
 # The tables of the AnnData of a guide_calls, as stream_guides() writes them.
 h5ad_content <- function(calls) {

@@ -4,8 +4,8 @@ use std::path::Path;
 use extendr_api::prelude::*;
 use kaichi_core::decide::{Cut, Rule};
 use kaichi_core::fit::Column;
-use kaichi_core::io::h5ad;
 use kaichi_core::io::h5ad::write::{self, Block, Content, Draft, Kind, Note, Stored};
+use kaichi_core::io::{h5ad, h5mu};
 use kaichi_core::stream::{self, worth_columns, Job};
 use kaichi_core::{models, Error};
 
@@ -78,16 +78,18 @@ fn rs_stream(
     })
 }
 
-/// Calls in memory to an .h5ad. `p`, `i`, `x` and `score` (which may be empty) are those of the guides x cells counts, `called_p`
-/// and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits` (NULL where they are in `var`);
-/// `template` is an .h5ad whose columns are kept, or "".
+/// Calls in memory to an .h5ad, or as a modality to an .h5mu. `p`, `i`, `x` and `score` (which may be empty) are those of the
+/// guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits`
+/// (NULL where they are in `var`); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
+/// modalities, or "".
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
-fn rs_write_h5ad(
+fn rs_write(
     path: &str,
+    as_h5mu: bool,
     overwrite: bool,
-    template: &str,
+    other: &str,
     guides: Vec<String>,
     cells: Vec<String>,
     p: &[i32],
@@ -120,8 +122,9 @@ fn rs_write_h5ad(
             notes: &notes,
             fits: fits.map(|fits| stored(&fits)).transpose()?,
         };
-        let template = (!template.is_empty()).then_some(Path::new(template));
-        write::write(Path::new(path), overwrite, template, content)?;
+        let other = (!other.is_empty()).then_some(Path::new(other));
+        let write = if as_h5mu { h5mu::write } else { write::write };
+        write(Path::new(path), overwrite, other, content)?;
         Ok(().into())
     })
 }
@@ -178,5 +181,5 @@ extendr_module! {
     fn rs_check_output;
     fn rs_is_h5ad;
     fn rs_stream;
-    fn rs_write_h5ad;
+    fn rs_write;
 }

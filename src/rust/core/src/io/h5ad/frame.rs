@@ -26,7 +26,7 @@ struct Column {
 }
 
 impl<'a> Frame<'a> {
-    pub fn open(source: Source<'a>, file: &hdf5::File, name: &'static str, row: &'static str) -> Result<Self> {
+    pub fn open(source: Source<'a>, file: &Group, name: &'static str, row: &'static str) -> Result<Self> {
         if !matches!(file.loc_type_by_name(name), Ok(LocationType::Group)) {
             return Err(source.format(format!(
                 "holds {name} as a table, as anndata before 0.7 wrote it; kaichi 0.1 reads the encodings of anndata \
@@ -60,6 +60,11 @@ impl<'a> Frame<'a> {
             Some((first, again)) => Err(self.twice(&names[again], first, again)),
             None => Ok(names),
         }
+    }
+
+    /// The names of the rows as they stand, even if some are the same.
+    pub fn names(&self) -> Result<Vec<String>> {
+        Ok(self.column(&self.index)?.values.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     fn check_length(&self, n: usize) -> Result<()> {

@@ -4,7 +4,7 @@
 //! leaves a broken one. Encodings are those of anndata 0.8 and later; indices have 32 bits, as kaichi 0.2.0 reads them.
 use std::ffi::CString;
 use std::fs::OpenOptions;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use hdf5::types::VarLenUnicode;
@@ -39,13 +39,13 @@ impl Draft {
         let same = |input: &Path| matches!((path.canonicalize(), input.canonicalize()), (Ok(a), Ok(b)) if a == b);
         if input.is_some_and(same) {
             return Err(Error::Argument(format!(
-                "`output` is the input itself (\"{}\"). Give the output another name.",
+                "The output \"{}\" is the input itself. Give the output another name.",
                 path.display()
             )));
         }
         check_free(path, overwrite)?;
         let (Some(name), folder) = (path.file_name(), path.parent()) else {
-            return Err(source.file("has no name. Give the name of a file that ends in .h5ad."));
+            return Err(source.file("has no name. Give the name of a file."));
         };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
@@ -78,8 +78,11 @@ impl Draft {
             .file(format!("cannot be written: {error}.\n  The disk may be full, or the folder read-only."))
     }
 
-    pub fn path(&self) -> &Path {
-        &self.draft
+    /// Writes the head of a closed file with a userblock.
+    pub fn write_head(&self, text: &str) -> Result<()> {
+        let written =
+            OpenOptions::new().write(true).open(&self.draft).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|error| Source(&self.path).file(format!("cannot be written: {error}.")))
     }
 
     /// Gives the file its name. All handles on it must be closed.
@@ -550,7 +553,7 @@ pub fn write(path: &Path, overwrite: bool, template: Option<&Path>, content: Con
     quietly(|| {
         let input = template.map(|path| super::open(Source(path))).transpose()?;
         let frame = |name, row| {
-            let frame = |(path, file)| Frame::open(Source(path), file, name, row);
+            let frame = |(path, file): (_, &hdf5::File)| Frame::open(Source(path), file, name, row);
             template.zip(input.as_ref()).map(frame).transpose()
         };
         let (obs, var) = (frame("obs", "cell")?, frame("var", "guide")?);
