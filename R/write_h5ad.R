@@ -111,7 +111,7 @@ as_json <- function(x) {
     ifelse(x, "true", "false")
   } else {
     # JSON has no infinity.
-    ifelse(is.finite(x), format(x, digits = 15L, trim = TRUE, scientific = NA), "null")
+    ifelse(is.finite(x), vapply(x, format, "", digits = 15L), "null")
   }
   values[is.na(x)] <- "null"
   if (length(x) == 1L) values else paste0("[", paste0(values, collapse = ","), "]")

@@ -111,7 +111,7 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     let out = draft.open(0)?;
     let failed = |error| draft.failed(error);
     let index = match names.whole() {
-        Some(names) => Index::Names(names),
+        Some(names) => Index::Names(obs.index_name(), names),
         None => Index::Copy(&obs),
     };
     let columns = cell_columns(&guides, posterior);
@@ -161,7 +161,8 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     let worth = sums.finish(posterior, &fits.texts("status"));
     let columns = fits.columns.iter().filter(|(name, _)| name != "guide").cloned().chain(worth_columns(&worth));
     let columns = columns.map(|(name, column)| Stored::new(name, column)).collect();
-    write::whole_table(&out, "var", Index::Copy(&var), guides.len(), Some(&var), columns).map_err(failed)?;
+    write::whole_table(&out, "var", Index::Names(var.index_name(), &guides), guides.len(), Some(&var), columns)
+        .map_err(failed)?;
     write::write_uns(&out, job.notes, None).map_err(failed)?;
     drop((matrices, table));
     write::close(out).map_err(failed)?;

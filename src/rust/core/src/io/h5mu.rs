@@ -12,7 +12,7 @@ use super::h5ad::check_signature;
 use super::h5ad::frame::Frame;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attributes, Source};
-use super::h5ad::write::{self, encode, set_text, set_texts, Content, Draft, Index};
+use super::h5ad::write::{self, encode, set_text, set_texts, Content, Draft, Index, INDEX};
 use crate::Result;
 
 /// The modality of the calls.
@@ -134,8 +134,8 @@ fn write_open(
         }
         maps(root, ["obsmap", "obsm"], &names, cell_maps)?;
         maps(root, ["varmap", "varm"], &names, feature_maps)?;
-        write::whole_table(root, "obs", Index::Names(&cells), cells.len(), kept, vec![])?;
-        write::whole_table(root, "var", Index::Names(&features), features.len(), None, vec![])?;
+        write::whole_table(root, "obs", Index::Names(INDEX, &cells), cells.len(), kept, vec![])?;
+        write::whole_table(root, "var", Index::Names(INDEX, &features), features.len(), None, vec![])?;
         match others {
             Some((_, file)) if file.link_exists("mod") && file.link_exists("uns") => {
                 write::copy(file, "uns", root, "uns")?;

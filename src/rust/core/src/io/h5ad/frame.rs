@@ -9,6 +9,9 @@ use super::values::{attribute, attributes, encoding, quoted, Source, Values};
 use super::{too_many, MOST};
 use crate::Result;
 
+/// The attribute of a table that names the columns which kaichi wrote: calls of another model must not keep them.
+pub const OURS: &str = "kaichi-columns";
+
 pub struct Frame<'a> {
     source: Source<'a>,
     /// `obs` or `var`.
@@ -150,11 +153,12 @@ impl<'a> Frame<'a> {
         Ok((known && matches!(descriptor, Ok(TypeDescriptor::VarLenUnicode))).then_some(values))
     }
 
-    /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table; others need their file.
+    /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table, without those of earlier calls.
     pub fn encoded_columns(&self) -> Vec<String> {
         let order = attributes(&self.group, "column-order");
         let mut columns = self.columns();
-        columns.retain(|name| column_encoding(&self.group, name).is_some());
+        let ours = attributes(&self.group, OURS);
+        columns.retain(|name| !ours.contains(name) && column_encoding(&self.group, name).is_some());
         let place = |name: &String| order.iter().position(|other| other == name).unwrap_or(order.len());
         columns.sort_by_key(place);
         columns

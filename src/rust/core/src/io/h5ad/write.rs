@@ -13,9 +13,9 @@ use hdf5_sys::h5o::H5Ocopy;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use ndarray::s;
 
-use super::frame::Frame;
+use super::frame::{Frame, OURS};
 use super::quiet::quietly;
-use super::values::Source;
+use super::values::{attributes, Source};
 use crate::fit::Column;
 use crate::{Error, Result};
 
@@ -244,10 +244,14 @@ impl Kind {
 
 /// The names of the rows of a table.
 pub enum Index<'a> {
-    Names(&'a [String]),
+    /// With the name of their column.
+    Names(&'a str, &'a [String]),
     /// As they stand in another file.
     Copy(&'a Frame<'a>),
 }
+
+/// The name of the index where no other is known.
+pub const INDEX: &str = "_index";
 
 /// A table whose rows are written in ranges.
 pub struct Table {
@@ -256,43 +260,48 @@ pub struct Table {
 
 impl Table {
     /// Columns of `kept` come first; those of `columns` take the place of any of the same name.
-    pub fn create(
+    pub fn create<'a>(
         parent: &Group,
         name: &str,
-        index: Index,
+        index: Index<'a>,
         n_rows: usize,
         kept: Option<&Frame>,
         columns: &[(String, Kind)],
     ) -> Written<Self> {
         let group = group(parent, name, "dataframe", "0.2.0")?;
+        // A slash would be a path.
+        let columns: Vec<(String, &Kind)> = columns.iter().map(|(name, kind)| (name.replace('/', "_"), kind)).collect();
+        let is_ours = |name: &str| columns.iter().any(|(ours, _)| ours == name);
+        let free = |name: &'a str| if is_ours(name) { INDEX } else { name };
         let index_name = match index {
-            Index::Names(names) => {
-                string_array(&group, "_index", names)?;
-                "_index"
+            Index::Names(name, names) => {
+                string_array(&group, free(name), names)?;
+                free(name)
             }
             Index::Copy(frame) => {
-                copy(frame.group(), frame.index_name(), &group, frame.index_name())?;
-                frame.index_name()
+                let name = frame.index_name();
+                copy(frame.group(), name, &group, free(name))?;
+                free(name)
             }
         };
         set_text(&group, "_index", index_name)?;
-        // A slash would be a path.
-        let columns: Vec<(String, &Kind)> = columns.iter().map(|(name, kind)| (name.replace('/', "_"), kind)).collect();
         let mut order: Vec<String> = vec![];
         if let Some(kept) = kept {
             for name in kept.encoded_columns() {
-                if name != index_name && !columns.iter().any(|(ours, _)| *ours == name) {
+                if name != index_name && !is_ours(&name) {
                     copy(kept.group(), &name, &group, &name)?;
                     order.push(name);
                 }
             }
         }
         let mut made = vec![];
-        for (name, kind) in columns {
-            made.push(create_column(&group, &name, kind, n_rows)?);
-            order.push(name);
+        for (name, kind) in &columns {
+            made.push(create_column(&group, name, kind, n_rows)?);
+            order.push(name.clone());
         }
         set_texts(&group, "column-order", &order)?;
+        let ours: Vec<String> = columns.into_iter().map(|(name, _)| name).collect();
+        set_texts(&group, OURS, &ours)?;
         Ok(Table { columns: made })
     }
 
@@ -517,7 +526,7 @@ pub fn write_uns(root: &Group, notes: &[(String, Note)], fits: Option<Vec<Stored
     if let Some(fits) = fits {
         let n = fits.first().map_or(0, |column| column.values.len());
         let names: Vec<String> = (0..n).map(|row| row.to_string()).collect();
-        whole_table(&kaichi, "fits", Index::Names(&names), n, None, fits)?;
+        whole_table(&kaichi, "fits", Index::Names(INDEX, &names), n, None, fits)?;
     }
     Ok(())
 }
@@ -525,12 +534,19 @@ pub fn write_uns(root: &Group, notes: &[(String, Note)], fits: Option<Vec<Stored
 /// Another name of obs/guide_id, under which kaichi for Python looks for it.
 pub fn link_identity(root: &Group) -> Written<()> {
     let obs = root.group("obs")?;
-    obs.link_hard("guide_id", "guide_identity")?;
-    let mut order = super::values::attributes(&obs, "column-order");
-    if !order.iter().any(|name| name == "guide_identity") {
-        order.push("guide_identity".to_owned());
+    if obs.link_exists("guide_identity") {
+        obs.unlink("guide_identity")?;
+        let order: Vec<String> =
+            attributes(&obs, "column-order").into_iter().filter(|name| name != "guide_identity").collect();
         obs.delete_attr("column-order")?;
         set_texts(&obs, "column-order", &order)?;
+    }
+    obs.link_hard("guide_id", "guide_identity")?;
+    for names in ["column-order", OURS] {
+        let mut all = attributes(&obs, names);
+        all.push("guide_identity".to_owned());
+        obs.delete_attr(names)?;
+        set_texts(&obs, names, &all)?;
     }
     Ok(())
 }
@@ -565,7 +581,12 @@ pub fn write(path: &Path, overwrite: bool, template: Option<&Path>, content: Con
 }
 
 /// Makes an AnnData in an empty group.
-pub fn write_anndata(root: &Group, obs: Option<&Frame>, var: Option<&Frame>, content: Content) -> Written<()> {
+pub fn write_anndata<'a>(
+    root: &Group,
+    obs: Option<&'a Frame>,
+    var: Option<&'a Frame>,
+    content: Content,
+) -> Written<()> {
     let (cells, guides, block) = (content.cells, content.guides, &content.matrices);
     let shape = Shape {
         cells: cells.len(),
@@ -576,10 +597,11 @@ pub fn write_anndata(root: &Group, obs: Option<&Frame>, var: Option<&Frame>, con
     };
     Matrices::create(root, shape)?.add(block)?;
     let named = content.obs.iter().any(|column| column.name == "guide_id");
-    whole_table(root, "obs", Index::Names(cells), cells.len(), obs, content.obs)?;
+    let index = |frame: Option<&'a Frame>| frame.map_or(INDEX, |frame| frame.index_name());
+    whole_table(root, "obs", Index::Names(index(obs), cells), cells.len(), obs, content.obs)?;
     if named {
         link_identity(root)?;
     }
-    whole_table(root, "var", Index::Names(guides), guides.len(), var, content.var)?;
+    whole_table(root, "var", Index::Names(index(var), guides), guides.len(), var, content.var)?;
     write_uns(root, content.notes, content.fits)
 }
