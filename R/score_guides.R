@@ -51,9 +51,10 @@
 #'   this session, and deciding, take place here as well: it holds counts and posteriors of the whole screen.
 #'
 #'   If `x` is a path, each worker reads the file for itself and keeps its guides, which is cheap beside the fits: every worker
-#'   must see the same file at the same path, and needs memory for the counts of all guides (12 bytes each). If `x` is a matrix or an object, its rows, the depth and the batch are sent. Workers need the same
-#'   version of kaichi. `n_jobs` is the threads of each worker, NULL is one. An error of a worker is raised here with its class; a
-#'   worker that cannot work at all is a `kaichi_error_worker`.
+#'   must see the same file at the same path, and needs memory for the counts of all guides (12 bytes each). If `x` is a matrix
+#'   or an object, its rows, the depth and the batch are sent. Workers need the same version of kaichi. `n_jobs` is the threads of
+#'   each worker, NULL is one. An error of a worker is raised here with its class; a worker that cannot work at all is a
+#'   `kaichi_error_worker`.
 #' @section Errors:
 #'   As [assign_guides()]; the single-stage models umi, max and ratio are refused (`kaichi_error_model`), because they leave
 #'   nothing to decide.

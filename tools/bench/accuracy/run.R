@@ -334,5 +334,18 @@ seeds_note(tables$rarity)
 single <- tables$single
 single <- single[order(match(single$model, guide_models()$model)), ]
 show_table("False calls of single UMIs (20,000 x 100, background 0.05, clean signal)", single$false, single$model, single$tool, 0L)
+# What vignettes/models.Rmd shows.
+means <- function(table, measure, value) {
+  row <- stats::aggregate(list(value = table[[value]]), table[c("tool", "model", "screen")], mean, na.rm = TRUE)
+  data.frame(measure = measure, row, stringsAsFactors = FALSE)
+}
+in_short <- rbind(
+  means(tables$f1, "f1", "f1"),
+  means(transform(errors, tool = "kaichi"), "ece", "ece"),
+  if (!is.null(tables$fdr)) do.call(rbind, lapply(rates, function(rate) {
+    means(transform(tables$fdr[tables$fdr$fdr == rate, ], tool = "kaichi"), paste("fdr", rate), "realised")
+  }))
+)
+utils::write.csv(transform(in_short, value = round(value, 4)), file.path(out, "summary.csv"), row.names = FALSE, quote = FALSE)
 if (length(failures) > 0L) cat("\n### Failures\n\n", paste0("- ", failures, "\n"), sep = "")
 message("Tables as csv in ", out)

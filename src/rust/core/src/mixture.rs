@@ -17,6 +17,8 @@ pub const MOST: usize = 3;
 const SHORT_RUN: usize = 6;
 /// How many starts go on to convergence.
 const FINALISTS: usize = 3;
+/// exp() of less is 0.
+const UNDERFLOW: f64 = -745.2;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
 const SAME: f64 = 0.02;
 
@@ -138,8 +140,15 @@ fn shares<M: Mixture>(
     }
     let mut sum = 0.0;
     for j in 0..k {
-        // The largest term is 1.
-        share[j] = if joint[j] == top { 1.0 } else { (joint[j] - top).exp() };
+        // The largest term is 1; what underflows takes exp() long.
+        let below = joint[j] - top;
+        share[j] = if below == 0.0 {
+            1.0
+        } else if below < UNDERFLOW {
+            0.0
+        } else {
+            below.exp()
+        };
         sum += share[j];
     }
     if sum == 1.0 {
@@ -279,6 +288,8 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
     let keys: &[fn(&Obs) -> f64] = if by_share { &[|o| o.y, |o| o.y / o.depth] } else { &[|o| o.y] };
     let each = starts.div_ceil(keys.len()).max(1);
     let k = m.components();
+    let cells = |zero: bool| obs.iter().filter(|o| (o.y == 0.0) == zero).map(|o| o.n).sum::<f64>();
+    let (zeros, with_counts) = (cells(true), cells(false));
     let mut all: Vec<Vec<[f64; MOST]>> = Vec::new();
     for key in keys {
         let positive = || obs.iter().map(key).filter(|&v| v > 0.0);
@@ -298,10 +309,12 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
                 .iter()
                 .map(|o| {
                     let home = cuts.iter().filter(|&&cut| key(o) > cut).count();
+                    // A little of everything everywhere keeps every component alive, but a million zeros must not outweigh the
+                    // cells with counts.
+                    let little = if o.y > 0.0 { 0.001 } else { 0.001 * (with_counts / zeros).min(1.0) };
                     let mut w = [0.0; MOST];
                     for (j, w) in w.iter_mut().enumerate().take(k) {
-                        // A little of everything everywhere keeps every component alive.
-                        *w = o.n * if j == home { 1.0 - 0.001 * (k - 1) as f64 } else { 0.001 };
+                        *w = o.n * if j == home { 1.0 - little * (k - 1) as f64 } else { little };
                     }
                     w
                 })

@@ -22,6 +22,8 @@ struct Counted {
     ln_factorial: Vec<f64>,
     /// ln(y + 1/2).
     ln_middle: Vec<f64>,
+    /// log10(y + 1).
+    log10_next: Vec<f64>,
 }
 
 const TABLED: usize = 4096;
@@ -29,6 +31,7 @@ const TABLED: usize = 4096;
 static COUNTED: LazyLock<Counted> = LazyLock::new(|| Counted {
     ln_factorial: (0..TABLED).map(|y| ln_gamma(y as f64 + 1.0)).collect(),
     ln_middle: (0..TABLED).map(|y| (y as f64 + 0.5).ln()).collect(),
+    log10_next: (0..TABLED).map(|y| (y as f64 + 1.0).log10()).collect(),
 });
 
 /// ln y! of a whole number.
@@ -39,6 +42,11 @@ pub fn ln_factorial(y: f64) -> f64 {
 /// ln(y + 1/2) of a whole number, the end of the counts that round to it.
 pub fn ln_middle(y: f64) -> f64 {
     COUNTED.ln_middle.get(y as usize).copied().unwrap_or_else(|| (y + 0.5).ln())
+}
+
+/// log10(y + 1) of a whole number.
+pub fn log10_next(y: f64) -> f64 {
+    COUNTED.log10_next.get(y as usize).copied().unwrap_or_else(|| (y + 1.0).log10())
 }
 
 /// ln(sum(exp(x))), safe when all are -inf.

@@ -11,7 +11,7 @@ use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::ln_normal_density;
+use crate::special::{ln_normal_density, log10_next};
 use crate::Result;
 
 /// Smallest sd in log10 units: below it, equal counts would have an infinite density.
@@ -55,7 +55,7 @@ pub struct Params {
 }
 
 fn x(o: &Obs) -> f64 {
-    (o.y + 1.0).log10()
+    log10_next(o.y)
 }
 
 impl Mixture for Gauss {
