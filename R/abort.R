@@ -26,3 +26,10 @@ quote_names <- function(x, most = 5L) {
   if (length(x) > most) shown <- paste0(shown, " and ", length(x) - most, " more")
   shown
 }
+
+# What was chosen for the user, and how to choose otherwise. The class lets scripts silence it and nothing else.
+say_choice <- function(...) {
+  message(structure(
+    class = c("kaichi_message_choice", "message", "condition"), list(message = paste0(..., "\n"), call = NULL)
+  ))
+}

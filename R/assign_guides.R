@@ -122,7 +122,8 @@
 #'   `_argument`, `_batch`, `_modality`, `_package`, `_worker`.
 #' @references Braunger and Velten (2024) <doi:10.1093/bioinformatics/btae535>; Replogle et al. (2020)
 #'   <doi:10.1038/s41587-020-0470-y>; Barry et al. (2024) <doi:10.1186/s13059-024-03254-2>.
-#' @seealso [guide_models()] for the models and when to use each, [score_guides()] and [decide_guides()] for the two steps.
+#' @seealso [guide_models()] for the models and when to use each, [score_guides()] and [decide_guides()] for the two steps;
+#'   [attach_calls()] to join calls to another object, [write_calls()], [cell_columns()] and [as_sce()] for other tools.
 #' @examples
 #' path <- system.file("extdata", "guides.h5ad", package = "kaichi")
 #' calls <- assign_guides(path)
@@ -176,7 +177,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
     write_h5ad_calls(calls, output, overwrite, score = score, template = template)
     return(invisible(calls_in_file(output, calls$fits, calls)))
   }
-  attach_calls(x, calls, counts$modality)
+  attach_calls(x, calls, counts$modality, join = "left")
 }
 
 # The one rule that decides: the user's where there is one, else the model's.

@@ -18,14 +18,55 @@ guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL,
 }
 
 #' @export
-attach_calls.SummarizedExperiment <- function(x, calls, modality = NULL) {
+attach_calls.SummarizedExperiment <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL) {
   need_experiment_packages(x)
+  joined <- join_cells(x, calls, join, cells)
+  x <- joined$x
+  calls <- joined$calls
+  modality <- place_of_calls(x, calls, modality)
   columns <- call_columns(calls, colnames(x))
   for (name in names(columns)) SummarizedExperiment::colData(x)[[name]] <- columns[[name]]
   if (is.null(modality)) return(keep_calls(x, calls, colnames(x)))
+  if (is.na(modality)) return(add_guides(x, calls))
   # withDimnames = FALSE leaves the altExp's own column names, or their absence, as they are.
   SingleCellExperiment::altExp(x, modality, withDimnames = FALSE) <-
     keep_calls(SingleCellExperiment::altExp(x, modality, withDimnames = FALSE), calls, colnames(x))
+  x
+}
+
+# Where the calls go: an altExp, NULL for the main experiment, NA if no experiment has the guides.
+place_of_calls <- function(x, calls, modality) {
+  if (!is.null(modality)) return(guide_experiment(x, modality))
+  guides <- rownames(calls$assigned)
+  main <- if (inherits(x, "SingleCellExperiment")) SingleCellExperiment::mainExpName(x)
+  if (all(guides %in% rownames(x)) || (!is.null(main) && is_guide_name(main))) return(NULL)
+  alts <- if (inherits(x, "SingleCellExperiment")) SingleCellExperiment::altExpNames(x)
+  found <- alts[vapply(alts, function(name) all(guides %in% rownames(SingleCellExperiment::altExp(x, name))), NA)]
+  if (length(found) > 1L) {
+    abort(
+      "modality", "More than one experiment of `x` has the guides of the calls: the altExps ", quote_names(found, 20L),
+      ".\n  Name one of them with `modality =`."
+    )
+  }
+  if (length(found) == 1L) return(found)
+  if ("guides" %in% alts) {
+    abort(
+      "names", "`x` has an altExp \"guides\", but not with all guides of the calls, such as ",
+      quote_names(setdiff(guides, rownames(SingleCellExperiment::altExp(x, "guides"))), 1L),
+      ".\n  Take it out, with altExp(x, \"guides\") <- NULL, or rename it, and the guides of the calls are added."
+    )
+  }
+  NA_character_
+}
+
+add_guides <- function(x, calls) {
+  if (!inherits(x, "SingleCellExperiment")) {
+    say_choice("`x` is no SingleCellExperiment and does not have the guides: it gets the columns of the cells only.")
+    return(x)
+  }
+  counts <- place_by_name(calls$counts, rownames(calls$counts), colnames(x))
+  guides <- SingleCellExperiment::SingleCellExperiment(list(counts = counts))
+  SingleCellExperiment::altExp(x, "guides") <- keep_calls(guides, calls, colnames(x))
   x
 }
 
@@ -36,6 +77,21 @@ guide_counts.SingleCellExperiment <- guide_counts.SummarizedExperiment
 
 #' @export
 attach_calls.SingleCellExperiment <- attach_calls.SummarizedExperiment
+
+#' @export
+kept_calls.SummarizedExperiment <- function(x, modality) {
+  experiment <- if (is.null(modality)) x else SingleCellExperiment::altExp(x, modality)
+  list(
+    columns = SummarizedExperiment::colData(x),
+    assigned = if ("assigned" %in% SummarizedExperiment::assayNames(experiment)) {
+      SummarizedExperiment::assay(experiment, "assigned")
+    },
+    provenance = S4Vectors::metadata(experiment)$kaichi
+  )
+}
+
+#' @export
+kept_calls.SingleCellExperiment <- kept_calls.SummarizedExperiment
 
 need_experiment_packages <- function(x) {
   need_package("SummarizedExperiment", "to use a SummarizedExperiment", "Bioconductor")

@@ -22,15 +22,24 @@ guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NU
 }
 
 #' @export
-attach_calls.Seurat <- function(x, calls, modality = NULL) {
+attach_calls.Seurat <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL) {
   need_package("SeuratObject", "to use a Seurat object")
-  modality <- guide_assay(x, modality)
+  joined <- join_cells(x, calls, join, cells)
+  x <- joined$x
+  calls <- joined$calls
+  guides <- rownames(calls$assigned)
+  modality <- assay_of_calls(x, guides, modality)
+  if (is.na(modality)) {
+    modality <- "GDO"
+    x@assays[[modality]] <- new_assay(place_by_name(calls$counts, guides, colnames(x)), modality)
+  }
   columns <- call_columns(calls, colnames(x))
   x@meta.data[names(columns)] <- columns
 
   assay <- x@assays[[modality]]
   assigned <- calls$assigned
-  rownames(assigned) <- seurat_names(rownames(assigned), rownames(assay))
+  rownames(assigned) <- seurat_names(guides, rownames(assay))
+  own_names <- stats::setNames(guides, rownames(assigned))
   assigned <- place_by_name(assigned, rownames(assay), colnames(assay))
   if (inherits(assay, "Assay")) {
     beside <- assigned_assay(modality)
@@ -38,9 +47,54 @@ attach_calls.Seurat <- function(x, calls, modality = NULL) {
   } else {
     assay <- set_assigned_layer(assay, assigned)
   }
-  assay@misc[["kaichi"]] <- call_provenance(calls)
+  # Only where Seurat has other names than the calls.
+  own_names <- own_names[own_names != names(own_names)]
+  assay@misc[["kaichi"]] <- c(call_provenance(calls), if (length(own_names) > 0L) list(guide_names = own_names))
   x@assays[[modality]] <- assay
   x
+}
+
+# The assay with the guides of the calls; NA if there is none.
+assay_of_calls <- function(x, guides, modality) {
+  if (!is.null(modality)) return(guide_assay(x, modality))
+  assays <- setdiff(names(x@assays), assigned_assay(names(x@assays)))
+  dashed <- dashed_names(guides)
+  found <- assays[vapply(assays, function(name) {
+    features <- rownames(x@assays[[name]])
+    all(guides %in% features | dashed %in% features)
+  }, NA)]
+  if (length(found) == 1L) return(found)
+  if (length(found) > 1L) {
+    abort(
+      "modality", "More than one assay of `x` has the guides of the calls: ", quote_names(found, 20L),
+      ".\n  Name one of them with `modality =`."
+    )
+  }
+  if ("GDO" %in% assays) {
+    abort(
+      "names", "`x` has an assay \"GDO\", but not with all guides of the calls, such as ",
+      quote_names(guides[!dashed %in% rownames(x@assays[["GDO"]])], 1L),
+      ".\n  Take it out, with x[[\"GDO\"]] <- NULL, or rename it, and the guides of the calls are added."
+    )
+  }
+  # Two guides of one name are an error before anything is made of them.
+  seurat_names(guides, dashed)
+  NA_character_
+}
+
+#' @export
+kept_calls.Seurat <- function(x, modality) {
+  assay <- x@assays[[modality]]
+  beside <- assigned_assay(modality)
+  list(
+    columns = x@meta.data,
+    assigned = if (!inherits(assay, "Assay")) {
+      if ("assigned" %in% names(assay@layers)) layer_data("assigned", assay, modality)
+    } else if (beside %in% names(x@assays)) {
+      x@assays[[beside]]@counts
+    },
+    provenance = assay@misc[["kaichi"]]
+  )
 }
 
 assigned_assay <- function(modality) paste0(modality, "_assigned")
@@ -140,7 +194,7 @@ set_assigned_layer <- function(assay, assigned) {
 
 # Seurat takes no underscores and pipes in the names of features and puts dashes in their place.
 seurat_names <- function(guides, features) {
-  dashed <- gsub("[_|]", "-", guides)
+  dashed <- dashed_names(guides)
   change <- !guides %in% features & dashed %in% features
   guides[change] <- dashed[change]
   twice <- anyDuplicated(guides)
@@ -153,9 +207,11 @@ seurat_names <- function(guides, features) {
   guides
 }
 
-new_assay <- function(assigned, name) {
-  rownames(assigned) <- gsub("[_|]", "-", rownames(assigned))
-  assay <- SeuratObject::CreateAssayObject(counts = assigned)
+dashed_names <- function(guides) gsub("[_|]", "-", guides)
+
+new_assay <- function(counts, name) {
+  rownames(counts) <- dashed_names(rownames(counts))
+  assay <- SeuratObject::CreateAssayObject(counts = counts)
   SeuratObject::Key(assay) <- paste0(tolower(gsub("[^[:alnum:]]", "", name)), "_")
   assay
 }

@@ -35,12 +35,6 @@ column_values <- function(value, argument, metadata, where) {
 call_columns <- function(calls, cells) {
   at <- match(cells, calls$cells$cell_barcode)
   absent <- is.na(at)
-  if (all(absent)) {
-    abort(
-      "names", "None of the cells of the calls (", quote_names(calls$cells$cell_barcode, 3L), ") is in `x` (",
-      quote_names(cells, 3L), ").\n  Calls are matched by cell name: give the object that they were made from."
-    )
-  }
   columns <- calls$cells[at, setdiff(names(calls$cells), "cell_barcode"), drop = FALSE]
   rownames(columns) <- NULL
   columns$is_unassigned[absent] <- TRUE
@@ -70,4 +64,4 @@ place_by_name <- function(matrix, guides, cells) {
 }
 
 # How the calls were made, kept beside them in the container.
-call_provenance <- function(calls) calls[c("model", "params", "version", "fits")]
+call_provenance <- function(calls) calls[intersect(c("model", "params", "version", "fits", "guides"), names(calls))]

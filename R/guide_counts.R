@@ -1,18 +1,13 @@
-# GET and PUT: the two generics every container implements, and the matrix and path methods.
+# GET, one of the two generics every container implements, with its matrix and path methods. PUT is attach_calls().
 #
 # guide_counts() returns a plain list, the only thing the verbs know of a container:
 #   counts    dgCMatrix, guides x cells, whole numbers > 0 stored (no explicit zeros), unique non-empty dimnames
 #   batch     NULL, or a factor with one level per batch and one value per cell, no NA
 #   covariate NULL, or one positive number per cell
 #   modality  NULL, or the name of the altExp / assay the counts came from
-# attach_calls() puts a guide_calls back where it belongs: a plain result for paths and matrices, the enriched object
-# for containers.
 
 #' @keywords internal
 guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
-
-#' @keywords internal
-attach_calls <- function(x, calls, modality = NULL) UseMethod("attach_calls")
 
 #' @export
 guide_counts.default <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
@@ -41,9 +36,6 @@ guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality =
   if (!is.null(column)) batch <- file$batch
   checked_counts(file$counts, batch, covariate, NULL)
 }
-
-#' @export
-attach_calls.default <- function(x, calls, modality = NULL) calls
 
 checked_counts <- function(counts, batch, covariate, modality) {
   cells <- colnames(counts)

@@ -4,7 +4,7 @@ check_output <- function(x, output, overwrite) {
   if (!is.character(x)) {
     abort(
       "argument", "`output` is for the path of a file, but `x` is of class ", quote_names(class(x)), ".\n",
-      "  Leave `output` out, and write the result instead."
+      "  Leave `output` out, and write the result with write_calls()."
     )
   }
   check_string(x, "x", "the path of a file")
@@ -47,17 +47,17 @@ calls_in_file <- function(output, fits, calls, n_cells = nrow(calls$cells)) {
   )
 }
 
-# A guide_calls -> .h5ad, or .h5mu by the end of `path`, where the calls are the modality `guide`. `rna`, for an .h5mu, is the path
+# A guide_calls -> .h5ad, or .h5mu (by the end of `path`, if nothing is said), where the calls are the modality `guide`. `rna`, for an .h5mu, is the path
 # of an .h5ad, which becomes the modality `rna`, or of an .h5mu, whose modalities are copied but for one named `guide`. `score`
 # has a value for each stored count, or none; `template`, for an .h5ad, is the one that the counts come from, whose columns of
 # obs and var are kept, or "".
-write_h5ad_calls <- function(calls, path, overwrite = FALSE, rna = NULL, score = double(), template = "") {
-  as_h5mu <- is_h5mu_path(path)
+write_h5ad_calls <- function(calls, path, overwrite = FALSE, rna = NULL, score = double(), template = "",
+                             as_h5mu = grepl("[.]h5mu$", path, ignore.case = TRUE)) {
   if (!is.null(rna)) {
     check_string(rna, "rna", "the path of an .h5ad or .h5mu file, or NULL")
     if (!as_h5mu) {
       abort(
-        "argument", "`rna` is for an .h5mu, but the file to write is ", quote_names(path), ".\n",
+        "argument", "`rna` is for the format \"h5mu\", but the file to write is ", quote_names(path), ".\n",
         "  Leave `rna` out, or give the name of a file that ends in .h5mu."
       )
     }
@@ -70,8 +70,6 @@ write_h5ad_calls <- function(calls, path, overwrite = FALSE, rna = NULL, score =
   )
   invisible(path)
 }
-
-is_h5mu_path <- function(path) grepl("\\.h5mu$", path, ignore.case = TRUE)
 
 # The tables of the AnnData of a guide_calls, as stream_guides() writes them.
 h5ad_content <- function(calls) {

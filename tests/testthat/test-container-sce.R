@@ -210,7 +210,9 @@ test_that("calls are matched by the names of cells and guides", {
   shuffled <- x[3:1, c(5, 1, 8, 2, 7, 3, 6, 4)]
   expect_identical(attach_calls(shuffled, calls), attach_calls(x, calls)[3:1, c(5, 1, 8, 2, 7, 3, 6, 4)])
 
-  some <- attach_calls(x, calls_by_hand(container_counts()[, c(4, 1)]))
+  expect_message(
+    some <- attach_calls(x, calls_by_hand(container_counts()[, c(4, 1)]), join = "left"), "Calls for 2 of the 8 cells"
+  )
   columns <- SummarizedExperiment::colData(some)
   expect_identical(columns$guide_id, c("GATA1-1", NA, NA, "GATA1-2", NA, NA, NA, NA))
   expect_identical(columns$is_unassigned, !1:8 %in% c(1L, 4L))
@@ -222,6 +224,7 @@ test_that("calls are matched by the names of cells and guides", {
   colnames(other_cells) <- letters[1:8]
   other_guides <- x
   rownames(other_guides) <- LETTERS[1:3]
+  SingleCellExperiment::mainExpName(other_guides) <- "guides"
   expect_snapshot({
     error_text("names", attach_calls(other_cells, calls))
     error_text("names", attach_calls(other_guides, calls))

@@ -112,7 +112,9 @@ for (class in names(makers)) {
     expect_identical(y@meta.data$guide_id, calls_by_hand(counts)$cells$guide_id)
     expect_identical(assigned_of(y), calls_by_hand(counts)$assigned)
 
-    some <- attach_calls(x, calls_by_hand(counts[, c(4, 1)]), "GDO")
+    expect_message(
+      some <- attach_calls(x, calls_by_hand(counts[, c(4, 1)]), "GDO", join = "left"), "Calls for 2 of the 8 cells"
+    )
     expect_identical(some@meta.data$guide_id, c("GATA1-1", NA, NA, "GATA1-2", NA, NA, NA, NA))
     expect_identical(some@meta.data$n_guides_detected, c(1L, 0L, 0L, 2L, 0L, 0L, 0L, 0L))
     expect_identical(some@meta.data$is_unassigned, !1:8 %in% c(1L, 4L))
@@ -254,7 +256,7 @@ test_that("an Assay5 may hold fewer cells than the object, in another order", {
   expect_setequal(colnames(got$counts), colnames(x)[cells])
   expect_identical(as.matrix(got$counts), as.matrix(container_counts()[, colnames(got$counts)]))
   expect_identical(as.character(got$batch), x@meta.data[colnames(got$counts), "lane"])
-  expect_silent(y <- attach_calls(x, calls_by_hand(got$counts), "GDO"))
+  expect_message(y <- attach_calls(x, calls_by_hand(got$counts), "GDO", join = "left"), "Calls for 4 of the 8 cells")
   expect_true(methods::validObject(y))
   expect_identical(y@meta.data$guide_id, c(NA, "GATA1-2", "NT-1", NA, NA, NA, "GATA1-2", NA))
   expect_identical(y@meta.data$is_unassigned, c(TRUE, FALSE, FALSE, TRUE, TRUE, TRUE, FALSE, TRUE))

@@ -154,7 +154,7 @@ test_that("calls in memory go to .h5ad and .h5mu", {
   expect_identical(write_h5ad_calls(calls, file), file)
   expect_in_file(file, calls, "h5ad")
   expect_error(write_h5ad_calls(calls, file), class = "kaichi_error_file")
-  expect_error(write_h5ad_calls(calls, file, rna = guides_file(), overwrite = TRUE), "is for an .h5mu", class = "kaichi_error_argument")
+  expect_error(write_h5ad_calls(calls, file, rna = guides_file(), overwrite = TRUE), "is for the format", class = "kaichi_error_argument")
 
   # The file is opened as what it is; the modalities are tested in core/tests/stream.rs and by Python below.
   mudata <- new_file(".h5mu")
@@ -163,6 +163,18 @@ test_that("calls in memory go to .h5ad and .h5mu", {
   expect_error(write_h5ad_calls(calls, mudata, rna = mudata, overwrite = TRUE), "is the input itself", class = "kaichi_error_argument")
   expect_error(write_h5ad_calls(calls, new_file(".h5mu"), rna = "absent.h5ad"), "does not exist", class = "kaichi_error_file")
   expect_length(list.files(dirname(mudata), all.files = TRUE, no.. = TRUE), 1L)
+})
+
+test_that("write_calls() writes them", {
+  calls <- assign_guides(read_guides(guides_file()), model = "umi")
+  file <- new_file()
+  write_calls(calls, file)
+  expect_in_file(file, calls, "h5ad")
+  # The format counts, not the name.
+  mudata <- new_file(".file")
+  write_calls(calls, mudata, format = "h5mu", rna = file)
+  expect_identical(rawToChar(readBin(mudata, "raw", 6L)), "MuData")
+  expect_error(write_calls(calls, new_file(), rna = file), "`rna` means nothing", class = "kaichi_error_argument")
 })
 
 test_that("JSON of settings is JSON", {
