@@ -103,8 +103,8 @@
 #'   does not hold them in memory: the counts are read twice, a block of cells at a time, so that a file larger than memory will
 #'   do. The calls are those without `output`, bit for bit. In blocks work the models umi, max, ratio, gauss and poisson_gauss, by
 #'   `min_confidence` or `fdr`, without `batch` or `BPPARAM`, for an `.h5ad` whose counts are compressed by cells (`csr_matrix`);
-#'   counts stored otherwise are read into memory once, about 12 bytes each. All other models hold counts and scores in memory,
-#'   and write the same file.
+#'   counts stored otherwise are read into memory, 12 bytes each. The other models look at the whole matrix: they hold counts,
+#'   scores and what the fit needs, some 40 bytes for each stored count, and write the same file.
 #'
 #'   The file is made under a temporary name in the folder of `output`, which starts with a dot and ends in `.part`, and renamed
 #'   when it is whole: an error or Ctrl-C leaves nothing, a killed process only that temporary file. It has
@@ -162,9 +162,9 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_bpparam(BPPARAM)
   if (!is.null(output)) {
     check_output(x, output, overwrite)
-    # What these need is not in a block of cells.
-    whole <- c(batch = !is.null(batch), covariate = !is.null(covariate), BPPARAM = !is.null(BPPARAM), modality = !is.null(modality))
-    if (!any(whole) && rust_can_stream(info$model, decision$rule, decision$cut) && rust_is_h5ad(path.expand(x))) {
+    # R has what else there may be.
+    counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM)
+    if (counts_only && rust_is_h5ad(path.expand(x))) {
       return(invisible(stream_guides(x, layer, output, overwrite, info, control, decision, min_umi, n_jobs)))
     }
   }

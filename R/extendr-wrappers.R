@@ -49,10 +49,6 @@ rs_guide_screens <- function() .Call(wrap__rs_guide_screens)
 #' @noRd
 rs_simulate_guides <- function(screen, names, lengths, numbers, seed, n_jobs) .Call(wrap__rs_simulate_guides, screen, names, lengths, numbers, seed, n_jobs)
 
-#' Whether model and rule can work on blocks of cells.
-#' @noRd
-rs_can_stream <- function(model, rule, cut) .Call(wrap__rs_can_stream, model, rule, cut)
-
 #' An error where that file cannot be written; `input` is "" where the content comes from no file.
 #' @noRd
 rs_check_output <- function(path, input, overwrite) .Call(wrap__rs_check_output, path, input, overwrite)

@@ -53,8 +53,6 @@ rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_
 
 rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
 
-rust_can_stream <- function(model, rule, cut) unwrap(rs_can_stream(model, rule, as.double(cut)))
-
 rust_check_output <- function(path, input, overwrite) unwrap(rs_check_output(enc2utf8(path), enc2utf8(input), overwrite))
 
 # `notes` is a named list of strings and numbers. Returns the fits, the names of the guides, what their calls are worth, and the

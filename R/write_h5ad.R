@@ -35,7 +35,7 @@ stream_guides <- function(x, layer, output, overwrite, info, control, decision, 
     calls_notes(calls), n_jobs
   )
   fits <- name_fits(done$fits, done$guides, NULL)
-  fits[names(done$worth)] <- done$worth
+  if ("guide_id" %in% names(fits)) fits[names(done$worth)] <- done$worth
   calls_in_file(output, fits, calls, done$n_cells)
 }
 

@@ -18,13 +18,6 @@ fn rs_is_h5ad(path: &str) -> Robj {
     guard(|| Ok(h5ad::is(Path::new(path)).into()))
 }
 
-/// Whether model and rule can work on blocks of cells.
-/// @noRd
-#[extendr]
-fn rs_can_stream(model: &str, rule: &str, cut: f64) -> Robj {
-    guard(|| Ok(stream::can(models::find(model)?, cut_of(rule, cut)?).into()))
-}
-
 /// An error where that file cannot be written; `input` is "" where the content comes from no file.
 /// @noRd
 #[extendr]
@@ -177,7 +170,6 @@ fn column(name: &str, values: Robj) -> kaichi_core::Result<Stored> {
 
 extendr_module! {
     mod write;
-    fn rs_can_stream;
     fn rs_check_output;
     fn rs_is_h5ad;
     fn rs_stream;

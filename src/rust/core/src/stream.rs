@@ -1,8 +1,10 @@
 //! Calls from an .h5ad to an .h5ad, a block of cells at a time.
 //!
 //! The counts are read twice: once to count how often each guide has each number of UMIs, from which the models without depth
-//! are fitted, and once for scores, calls and output. The results are those of the whole matrix in memory, bit for bit.
+//! are fitted, and once for scores, calls and output. The results are those of the whole matrix in memory, bit for bit. Models
+//! and rules that look at the whole matrix get it, and only the output is in blocks.
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -19,7 +21,7 @@ use crate::io::h5ad::write::{self, Block, Draft, Index, Kind, Matrices, Note, Sh
 use crate::io::h5ad::{check_signature, matrix_name, open};
 use crate::models::{Control, DefaultRule, Model};
 use crate::run::Progress;
-use crate::{Error, Result};
+use crate::Result;
 
 /// Cells whose names are in memory at once.
 const CELLS: usize = 1 << 16;
@@ -46,7 +48,7 @@ pub struct Streamed {
 }
 
 /// Whether a model can score a block of cells without the others, once its histograms are known; and a rule decide it.
-pub fn can(model: &dyn Model, cut: Cut) -> bool {
+fn by_blocks(model: &dyn Model, cut: Cut) -> bool {
     match cut {
         Cut::MinConfidence(_) => model.by_histogram().is_some() || model.by_cell(),
         Cut::Fdr(_) => model.by_histogram().is_some(),
@@ -56,9 +58,6 @@ pub fn can(model: &dyn Model, cut: Cut) -> bool {
 
 pub fn assign(job: &Job, progress: &Progress) -> Result<Streamed> {
     job.rule.check()?;
-    if !can(job.model, job.rule.cut) {
-        return Err(Error::Model(format!("The model {} cannot work on blocks of cells.", job.model.info().name)));
-    }
     let source = Source(job.input);
     check_signature(source)?;
     let draft = Draft::new(job.output, Some(job.input), job.overwrite)?;
@@ -77,9 +76,13 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     let n_cells = names.len()?;
     let guides = var.index()?;
     let matrix = Matrix { source, file: &file, what: &what, cells: &[], guides: &guides };
-    let blocks = Blocks::open(matrix, n_cells, || names.read(0..n_cells))?;
+    let in_blocks = by_blocks(job.model, job.rule.cut);
+    let blocks = match in_blocks {
+        true => Blocks::open(matrix, n_cells, || names.read(0..n_cells))?,
+        false => Blocks::Whole(Matrix { cells: &names.read(0..n_cells)?, ..matrix }.read()?),
+    };
 
-    let by_histogram = job.model.by_histogram();
+    let by_histogram = job.model.by_histogram().filter(|_| in_blocks);
     let mut histograms = vec![Histogram::default(); if by_histogram.is_some() { guides.len() } else { 0 }];
     let mut n_counts = 0;
     for first in (0..n_cells).step_by(CELLS) {
@@ -98,11 +101,23 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     }
     names.check_unique()?;
 
-    let histograms: Vec<Vec<(u32, u32)>> = histograms.into_iter().map(Histogram::rows).collect();
-    let fitted = by_histogram.map(|score| score(&histograms, n_cells, job.control, progress)).transpose()?;
-    let local = match (&fitted, job.rule.cut) {
-        (Some((scores, _)), Cut::Fdr(fdr)) => at_fdr(&histograms, scores, fdr, job.rule.min_umi),
-        _ => job.rule,
+    let mut local = job.rule;
+    let (scored, fits) = match (&blocks, by_histogram) {
+        (_, Some(score)) => {
+            let histograms: Vec<Vec<(u32, u32)>> = histograms.into_iter().map(Histogram::rows).collect();
+            let (scores, fits) = score(&histograms, n_cells, job.control, progress)?;
+            if let Cut::Fdr(fdr) = job.rule.cut {
+                local = at_fdr(&histograms, &scores, fdr, job.rule.min_umi);
+            }
+            (Scored::Rows(histograms, scores), Some(fits))
+        }
+        (Blocks::Whole(rows), None) if !in_blocks => {
+            let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
+            let scores = job.model.score(&counts, job.control, progress)?;
+            let calls = decide(&counts, &scores.score, &job.rule)?;
+            (Scored::All(scores.score, calls), Some(scores.fits))
+        }
+        _ => (Scored::Cells, None),
     };
 
     let info = job.model.info();
@@ -130,11 +145,22 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
             return Err(source.file("has changed while it was read. Run again."));
         }
         let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
-        let scores = match &fitted {
-            Some((scores, _)) => look_up(&rows, &histograms, scores),
-            None => job.model.score(&counts, job.control, progress)?.score,
+        let (scores, calls) = match &scored {
+            Scored::All(scores, calls) => {
+                let first = seen - rows.counts.len();
+                (scores[first..seen].to_vec(), part(calls, range.clone(), first))
+            }
+            Scored::Rows(histograms, scores) => {
+                let scores = look_up(&rows, histograms, scores);
+                let calls = decide(&counts, &scores, &local)?;
+                (scores, calls)
+            }
+            Scored::Cells => {
+                let scores = job.model.score(&counts, job.control, progress)?.score;
+                let calls = decide(&counts, &scores, &local)?;
+                (scores, calls)
+            }
         };
-        let calls = decide(&counts, &scores, &local)?;
         sums.add(&counts, &scores, &calls);
         let called: Vec<i32> = calls.pairs.iter().map(|&at| rows.guides[at]).collect();
         let called_starts: Vec<i32> = calls.indptr.iter().map(|&at| at as i32).collect();
@@ -154,19 +180,52 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
         return Err(source.file("has changed while it was read. Run again."));
     }
 
-    let fits = match fitted {
-        Some((_, fits)) => fits,
-        None => FitTable::unfitted("guide", &sums.cells_per_guide()),
+    let fits = fits.unwrap_or_else(|| FitTable::unfitted("guide", &sums.cells_per_guide()));
+    let per_guide = fits.columns.iter().any(|(name, _)| name == "guide");
+    let worth = sums.finish(posterior, &if per_guide { fits.texts("status") } else { vec![] });
+    let columns = |fits: &FitTable| -> Vec<Stored> {
+        let named = |(name, column): &(String, Column)| match name.as_str() {
+            "guide" => None,
+            // There is one.
+            "batch" => Some(Stored::new(name.clone(), Column::Text(vec![Some("all".into()); column.len()]))),
+            _ => Some(Stored::new(name.clone(), column.clone())),
+        };
+        fits.columns.iter().filter_map(named).collect()
     };
-    let worth = sums.finish(posterior, &fits.texts("status"));
-    let columns = fits.columns.iter().filter(|(name, _)| name != "guide").cloned().chain(worth_columns(&worth));
-    let columns = columns.map(|(name, column)| Stored::new(name, column)).collect();
-    write::whole_table(&out, "var", Index::Names(var.index_name(), &guides), guides.len(), Some(&var), columns)
-        .map_err(failed)?;
-    write::write_uns(&out, job.notes, None).map_err(failed)?;
+    let (in_var, in_uns) = match per_guide {
+        true => {
+            let worth = worth_columns(&worth).into_iter().map(|(name, column)| Stored::new(name, column));
+            (columns(&fits).into_iter().chain(worth).collect(), None)
+        }
+        false => (vec![], Some(columns(&fits))),
+    };
+    let index = Index::Names(var.index_name(), &guides);
+    write::whole_table(&out, "var", index, guides.len(), Some(&var), in_var).map_err(failed)?;
+    write::write_uns(&out, job.notes, in_uns).map_err(failed)?;
     drop((matrices, table));
     write::close(out).map_err(failed)?;
     Ok(Streamed { n_cells, guides, fits, worth })
+}
+
+/// Where the scores of a block come from.
+enum Scored {
+    /// From those of the rows of the histograms.
+    Rows(Vec<Vec<(u32, u32)>>, Vec<Option<Vec<f64>>>),
+    /// The model scores the block.
+    Cells,
+    /// All are known, and so are the calls.
+    All(Vec<f64>, Calls),
+}
+
+/// The calls of a range of cells, whose counts begin at `first`.
+fn part(calls: &Calls, cells: Range<usize>, first: usize) -> Calls {
+    let starts = &calls.indptr[cells.start..=cells.end];
+    let (from, to) = (starts[0], starts[starts.len() - 1]);
+    Calls {
+        pairs: calls.pairs[from..to].iter().map(|at| at - first).collect(),
+        indptr: starts.iter().map(|start| start - from).collect(),
+        best: calls.best[cells].iter().map(|at| at.map(|at| at - first)).collect(),
+    }
 }
 
 /// How many cells have each count of a guide.
