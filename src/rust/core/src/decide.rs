@@ -193,16 +193,17 @@ fn top_share(counts: &GuideCounts, scores: &[f64], share: f64) -> Vec<bool> {
     let best: Vec<Vec<u32>> = (0..counts.n_guides())
         .into_par_iter()
         .map(|guide| {
-            let mut places: Vec<u32> = by_guide.guide(guide).position.to_vec();
+            let entries = by_guide.guide(guide);
+            // Scores lie far apart in memory: each is fetched once.
+            let at = |(&at, &y): (&u32, &u32)| (scores[at as usize], y, at);
+            let mut places: Vec<(f64, u32, u32)> = entries.position.iter().zip(entries.count).map(at).collect();
             // 0.29 * 100 is 28.999999999999996 in binary.
             let n = (share * places.len() as f64 + 1e-9).floor() as usize;
-            let (score, y) = (|at: u32| scores[at as usize], |at: u32| counts.counts()[at as usize]);
-            let order = |a: &u32, b: &u32| score(*b).total_cmp(&score(*a)).then(y(*b).total_cmp(&y(*a))).then(a.cmp(b));
             if n > 0 && n < places.len() {
-                places.select_nth_unstable_by(n - 1, order);
+                places.select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
             }
             places.truncate(n);
-            places
+            places.into_iter().map(|(_, _, at)| at).collect()
         })
         .collect();
     flags(scores.len(), best)
