@@ -35,6 +35,9 @@
 #'   section Many guides or many machines of [score_guides()]. Results do not depend on it. `n_jobs` is then the threads of each
 #'   worker, and NULL is one.
 #'
+#' @param output NULL, or for the path of a file: the name of an `.h5ad` to write the calls to, see Output to a file.
+#' @param overwrite Whether an `output` that exists is replaced: TRUE or FALSE. FALSE makes it an error.
+#'
 #' @return For a path or a matrix an object of class `guide_calls`, a list with
 #'   \describe{
 #'     \item{cells}{data.frame, one row per cell in input order: `cell_barcode` chr; `guide_id` chr, the called guide with the
@@ -64,6 +67,9 @@
 #'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].
 #'
 #'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object with the calls attached, see below.
+#'
+#'   With `output`, invisibly a list with `output`, the path of the file; `n_cells`; and `fits`, `model`, `params` and `version` as
+#'   above.
 #' @section Warnings:
 #'   `warning` of `$fits` is `""` where nothing is wrong with the guide, else one or more of these, parted by `"; "`:
 #'   \describe{
@@ -92,6 +98,25 @@
 #'       the names of features; calls carry Seurat's names. Choose cells with
 #'       `subset(x, subset = n_guides_detected == 1)`; Seurat 5 wants the `subset =`.}
 #'   }
+#' @section Output to a file:
+#'   `assign_guides("guides.h5ad", output = "calls.h5ad")` writes the calls to a file that anndata and kaichi for Python read, and
+#'   does not hold them in memory: the counts are read twice, a block of cells at a time, so that a file larger than memory will
+#'   do. The calls are those without `output`, bit for bit. In blocks work the models umi, max, ratio, gauss and poisson_gauss, by
+#'   `min_confidence` or `fdr`, without `batch` or `BPPARAM`, for an `.h5ad` whose counts are compressed by cells (`csr_matrix`);
+#'   counts stored otherwise are read into memory, 12 bytes each. The other models look at the whole matrix: they hold counts,
+#'   scores and what the fit needs, some 40 bytes for each stored count, and write the same file.
+#'
+#'   The file is made under a temporary name in the folder of `output`, which starts with a dot and ends in `.part`, and renamed
+#'   when it is whole: an error or Ctrl-C leaves nothing, a killed process only that temporary file. It has
+#'   \describe{
+#'     \item{X}{The counts, cells x guides, as sparse rows.}
+#'     \item{layers}{`assigned`, 1 where called; and, but for umi, max and ratio, `scores`, the score of each stored count, so that
+#'       `kaichi decide` can try other thresholds.}
+#'     \item{obs}{The columns of `$cells`; `guide_identity`, the same as `guide_id`; and those of the input that anndata 0.8 or later
+#'       wrote. Ours take the place of columns of the same name.}
+#'     \item{var}{The columns of `$fits`, and those of the input. Fits per batch are in `uns/kaichi/fits` instead.}
+#'     \item{uns/kaichi}{`model`, `model_params` (JSON), `version`, `stage`, the threshold and `min_umi`.}
+#'   }
 #' @section Errors:
 #'   Every error has the class `kaichi_error` and one of `kaichi_error_file`, `_format`, `_counts`, `_names`, `_model`,
 #'   `_argument`, `_batch`, `_modality`, `_package`, `_worker`.
@@ -112,6 +137,11 @@
 #' # With batches: a column of the file's obs.
 #' assign_guides(path, model = "poisson", batch = "lane")
 #'
+#' # From file to file, for screens larger than memory.
+#' file <- tempfile(fileext = ".h5ad")
+#' done <- assign_guides(path, output = file)
+#' head(done$fits[c("guide_id", "status", "n_cells_called")])
+#'
 #' # In a SingleCellExperiment.
 #' if (requireNamespace("SingleCellExperiment", quietly = TRUE)) {
 #'   sce <- SingleCellExperiment::SingleCellExperiment(list(counts = counts), mainExpName = "guides")
@@ -121,18 +151,32 @@
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
                           batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                          control = model_control(), BPPARAM = NULL) {
+                          control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)
-  check_number(min_umi, "min_umi", 0, Inf)
+  min_umi <- check_number(min_umi, "min_umi", 0, Inf)
   check_control(control)
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
+  if (!is.null(output)) {
+    check_output(x, output, overwrite)
+    # R has what else there may be.
+    counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM)
+    if (counts_only && rust_is_h5ad(path.expand(x))) {
+      return(invisible(stream_guides(x, layer, output, overwrite, info, control, decision, min_umi, n_jobs)))
+    }
+  }
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
   scores <- score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
+  if (!is.null(output)) {
+    score <- if (info$rule == "single_stage") double() else scores$posterior@x
+    template <- if (rust_is_h5ad(path.expand(x))) path.expand(x) else ""
+    write_h5ad_calls(calls, output, overwrite, score = score, template = template)
+    return(invisible(calls_in_file(output, calls$fits, calls)))
+  }
   attach_calls(x, calls, counts$modality, join = "left")
 }
 

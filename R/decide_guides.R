@@ -105,8 +105,6 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
     i = decided$i, p = decided$p, x = rep(1, length(decided$i)), Dim = dim(counts), Dimnames = dimnames(counts)
   )
   if (per_guide) fits[names(decided$guides)] <- decided$guides
-  said <- stats::setNames(list(cut), sub("_per_guide", "", rule, fixed = TRUE))
-  if (names(said) == "fdr") said$fdr_by <- if (rule == "fdr") "overall" else "guide"
   structure(
     list(
       cells = as_data_frame(decided$cells),
@@ -115,11 +113,18 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
       counts = counts,
       fits = fits,
       model = scores$model,
-      params = c(scores$params, said, list(min_umi = min_umi)),
+      params = c(scores$params, rule_params(rule, cut, min_umi)),
       version = scores$version
     ),
     class = "guide_calls"
   )
+}
+
+# How calls were decided, for the params of a guide_calls.
+rule_params <- function(rule, cut, min_umi) {
+  said <- stats::setNames(list(cut), sub("_per_guide", "", rule, fixed = TRUE))
+  if (names(said) == "fdr") said$fdr_by <- if (rule == "fdr") "overall" else "guide"
+  c(said, list(min_umi = min_umi))
 }
 
 # Columns of one length -> data.frame; data.frame() would look at every value.

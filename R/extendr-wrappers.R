@@ -48,3 +48,23 @@ rs_guide_screens <- function() .Call(wrap__rs_guide_screens)
 #' has, and all values in a row. Truth and constructs are 1-based, lanes too.
 #' @noRd
 rs_simulate_guides <- function(screen, names, lengths, numbers, seed, n_jobs) .Call(wrap__rs_simulate_guides, screen, names, lengths, numbers, seed, n_jobs)
+
+#' An error where that file cannot be written; `input` is "" where the content comes from no file.
+#' @noRd
+rs_check_output <- function(path, input, overwrite) .Call(wrap__rs_check_output, path, input, overwrite)
+
+#' Whether the file is an .h5ad that can be opened.
+#' @noRd
+rs_is_h5ad <- function(path) .Call(wrap__rs_is_h5ad, path)
+
+#' From an .h5ad to an .h5ad, by blocks of cells: list(fits, guides, worth), as of rs_score() and rs_decide(), and the names of
+#' the guides. `notes` is a named list of strings and numbers for uns/kaichi.
+#' @noRd
+rs_stream <- function(input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs) .Call(wrap__rs_stream, input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs)
+
+#' Calls in memory to an .h5ad, or as a modality to an .h5mu. `p`, `i`, `x` and `score` (which may be empty) are those of the
+#' guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits`
+#' (NULL where they are in `var`); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
+#' modalities, or "".
+#' @noRd
+rs_write <- function(path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits) .Call(wrap__rs_write, path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits)

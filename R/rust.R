@@ -51,6 +51,29 @@ rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_
   ))
 }
 
+rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
+
+rust_check_output <- function(path, input, overwrite) unwrap(rs_check_output(enc2utf8(path), enc2utf8(input), overwrite))
+
+# `notes` is a named list of strings and numbers. Returns the fits, the names of the guides, what their calls are worth, and the
+# number of cells.
+rust_stream <- function(input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs) {
+  unwrap(rs_stream(
+    enc2utf8(input), layer, enc2utf8(output), overwrite, model, as.double(unlist(control)[names(rust_control())]), rule,
+    as.double(cut), as.double(min_umi), notes, jobs(n_jobs)
+  ))
+}
+
+# `counts` and `assigned` are guides x cells dgCMatrix of the same names, `score` empty or one number for each count; `obs`,
+# `var` and `fits` (or NULL) data.frames. `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the
+# other modalities, or "".
+rust_write <- function(path, as_h5mu, overwrite, other, counts, score, assigned, obs, var, notes, fits) {
+  unwrap(rs_write(
+    enc2utf8(path), as_h5mu, overwrite, enc2utf8(other), rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score,
+    assigned@p, assigned@i, as.list(obs), as.list(var), notes, if (!is.null(fits)) as.list(fits)
+  ))
+}
+
 rust_guide_screens <- function() unwrap(rs_guide_screens())
 
 # `params` is a named list of numbers, the parameters of the screen to change.

@@ -119,12 +119,15 @@ score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = N
       fits = name_fits(scored$fits, rownames(counts$counts), batches),
       cells = if (!is.null(scored$cells)) cbind(cell_barcode = colnames(counts$counts), scored$cells),
       model = info$model,
-      params = c(unclass(control), list(batches = batches, covariate = !is.null(counts$covariate))),
+      params = score_params(control, batches, !is.null(counts$covariate)),
       version = kaichi_version()
     ),
     class = "guide_scores"
   )
 }
+
+# How counts were scored, for the params of a guide_scores.
+score_params <- function(control, batches, covariate) c(unclass(control), list(batches = batches, covariate = covariate))
 
 # Codes of Rust -> names: the column guide becomes guide_id, batch its levels, gamma_0 the level it belongs to.
 name_fits <- function(fits, guides, batches) {

@@ -13,6 +13,7 @@
 #'   extension or a folder that is there (`"cellranger"`).
 #' @param overwrite Whether files that are there are replaced. Without it they are an error.
 #' @param guides For `"csv"`: the guide table, see [cell_columns()]; it gives the column `target`. NULL is that of `calls`.
+#' @param rna For `"h5mu"`: NULL, or the path of an `.h5ad` or `.h5mu` whose modalities go into the file, too.
 #'
 #' @return `path`, invisibly.
 #' @section Formats:
@@ -26,7 +27,11 @@
 #'     \item{csv}{One row per called pair: `cell_barcode`, `guide_id`, `umi_count`, `assignment_confidence`, and `target` where
 #'       it is known. Confidences are written so that they read back as the same number.}
 #'     \item{crispat}{crispat's assignments.csv: `cell`, `gRNA`, `UMI_counts`.}
-#'     \item{h5ad, h5mu}{For anndata and MuData.}
+#'     \item{h5ad}{For anndata and kaichi for Python: counts, calls and tables as in the section Output to a file of
+#'       [assign_guides()], without scores.}
+#'     \item{h5mu}{For MuData: the same as the modality `guide`. With `rna`, an `.h5ad` becomes the modality `rna`, the modalities of
+#'       an `.h5mu` keep their names, and one named `guide` is replaced; they are copied as they are. Cells are matched by name;
+#'       those of only one modality are kept.}
 #'   }
 #' @section Errors:
 #'   `kaichi_error_file` for a folder that is missing and a file that is there or cannot be written; `kaichi_error_argument` for
@@ -44,7 +49,7 @@
 #' head(read.csv(file))
 #' unlink(c(folder, file), recursive = TRUE)
 #' @export
-write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guides = NULL) {
+write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guides = NULL, rna = NULL) {
   check_no_dots("write_calls", ...)
   if (!inherits(calls, "guide_calls")) calls <- attached_calls(calls)
   check_string(path, "path", "the path of a file, or of a folder for Cell Ranger's format")
@@ -55,6 +60,9 @@ write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guid
   format <- write_format(path, format)
   if (!is.null(guides) && format != "csv") {
     abort("argument", "`guides` means nothing for the format \"", format, "\", which has no targets: leave it out.")
+  }
+  if (!is.null(rna) && format != "h5mu") {
+    abort("argument", "`rna` means nothing for the format \"", format, "\": leave it out, or write an .h5mu.")
   }
   if (!dir.exists(dirname(path))) {
     abort("file", "The folder ", quote_names(dirname(path)), " of `path` does not exist. Make it first, with dir.create().")
@@ -71,7 +79,7 @@ write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guid
       list(cell = calls$pairs$cell_barcode, gRNA = calls$pairs$guide_id, UMI_counts = calls$pairs$umi_count), path
     ),
     h5ad = ,
-    h5mu = write_h5ad_calls(calls, path, overwrite)
+    h5mu = write_h5ad_calls(calls, path, overwrite, rna = rna, as_h5mu = format == "h5mu")
   )
   invisible(path)
 }

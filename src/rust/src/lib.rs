@@ -5,6 +5,7 @@
 //! R/rust.R raises.
 mod simulate;
 mod vectors;
+mod write;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{mpsc, Once};
@@ -13,10 +14,11 @@ use std::time::Duration;
 use extendr_api::prelude::*;
 use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Rule};
-use kaichi_core::diagnose::{diagnose, Diagnosis};
+use kaichi_core::diagnose::diagnose;
 use kaichi_core::fit::{Column, FitTable};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
+use kaichi_core::stream::worth_columns;
 use kaichi_core::{io, Error};
 
 static QUIET_PANICS: Once = Once::new();
@@ -148,6 +150,22 @@ fn rs_control() -> Robj {
     })
 }
 
+/// Numbers in the order of rs_control().
+fn control_of(control: &[f64]) -> kaichi_core::Result<Control> {
+    let &[umi_threshold, min_fraction, starts, iterations, tolerance, gate_cells, gate_count] = control else {
+        return Err(Error::Internal("the control has other fields than rs_control()".into()));
+    };
+    Ok(Control {
+        umi_threshold,
+        min_fraction,
+        starts: starts as usize,
+        iterations: iterations as usize,
+        tolerance,
+        gate_cells: gate_cells as usize,
+        gate_count: gate_count as u32,
+    })
+}
+
 /// Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 /// per cell. `control` is in the order of rs_control(),
 /// `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where
@@ -169,18 +187,7 @@ fn rs_score(
 ) -> Robj {
     guard(|| {
         let model = models::find(model)?;
-        let &[umi_threshold, min_fraction, starts, iterations, tolerance, gate_cells, gate_count] = control else {
-            return Err(Error::Internal("the control has other fields than rs_control()".into()));
-        };
-        let control = Control {
-            umi_threshold,
-            min_fraction,
-            starts: starts as usize,
-            iterations: iterations as usize,
-            tolerance,
-            gate_cells: gate_cells as usize,
-            gate_count: gate_count as u32,
-        };
+        let control = control_of(control)?;
         let batch = (!batch.is_empty()).then(|| batch.iter().map(|&code| code as u32 - 1).collect());
         let scores = watched(n_jobs, |progress| {
             let mut counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
@@ -259,7 +266,6 @@ fn rs_decide(
         let best = || calls.best.iter().copied();
         let called = || calls.pairs.iter().copied();
         let cell_of = n_of().zip(1..).flat_map(|(n, cell)| std::iter::repeat_n(cell, n));
-        let real = |f: fn(&Diagnosis) -> f64| missing(worth.iter().map(f));
         Ok(list!(
             cells = list!(
                 cell_barcode = &cells,
@@ -282,15 +288,7 @@ fn rs_decide(
             ),
             p = integers(calls.indptr.iter().map(|&at| Some(at as i32))),
             i = integers(called().map(|at| Some(i[at]))),
-            guides = list!(
-                n_cells_called = integers(worth.iter().map(|guide| Some(guide.n_cells_called as i32))),
-                min_umi_called = integers(worth.iter().map(|guide| guide.min_umi_called.map(|n| n as i32))),
-                expected_cells = real(|guide| guide.expected_cells),
-                expected_precision = real(|guide| guide.expected_precision),
-                expected_recall = real(|guide| guide.expected_recall),
-                separation = real(|guide| guide.separation),
-                warning = worth.iter().map(|guide| guide.warning.clone()).collect::<Vec<String>>()
-            )
+            guides = columns(worth_columns(&worth))
         )
         .into())
     })
@@ -356,10 +354,9 @@ fn watched<T: Send>(
     })
 }
 
-fn data_frame(table: FitTable) -> Robj {
-    let mut n_rows = 0;
-    let (names, values): (Vec<String>, Vec<Robj>) = table
-        .columns
+/// A named list of the columns.
+fn columns(columns: Vec<(String, Column)>) -> Robj {
+    let (names, values): (Vec<String>, Vec<Robj>) = columns
         .into_iter()
         .map(|(name, column)| {
             let value: Robj = match column {
@@ -368,14 +365,20 @@ fn data_frame(table: FitTable) -> Robj {
                 Column::Logical(values) => values.into(),
                 Column::Text(values) => values.into(),
             };
-            n_rows = value.len();
             (name, value)
         })
         .unzip();
-    let mut frame: Robj = List::from_values(values).into();
+    let mut list: Robj = List::from_values(values).into();
+    let set = list.set_names(names);
+    debug_assert!(set.is_ok());
+    list
+}
+
+fn data_frame(table: FitTable) -> Robj {
+    let n_rows = table.columns.last().map_or(0, |(_, column)| column.len());
+    let mut frame = columns(table.columns);
     let set = frame
-        .set_names(names)
-        .and_then(|f| f.set_class(["data.frame"]))
+        .set_class(["data.frame"])
         .and_then(|f| f.set_attrib(row_names_symbol(), Robj::from([i32::MIN, -(n_rows as i32)])));
     debug_assert!(set.is_ok());
     frame
@@ -384,6 +387,7 @@ fn data_frame(table: FitTable) -> Robj {
 extendr_module! {
     mod kaichi;
     use simulate;
+    use write;
     fn rs_control;
     fn rs_decide;
     fn rs_find_model;

@@ -36,35 +36,72 @@ pub fn diagnose(
     posterior: bool,
     status: &[String],
 ) -> Vec<Diagnosis> {
-    let n_guides = counts.n_guides();
-    let mut n_called = vec![0usize; n_guides];
-    let mut least: Vec<Option<f64>> = vec![None; n_guides];
-    let mut called_sum = vec![0.0; n_guides];
-    for &at in &calls.pairs {
-        let (guide, count) = (counts.guides()[at] as usize, counts.counts()[at]);
-        n_called[guide] += 1;
-        least[guide] = Some(least[guide].map_or(count, |least: f64| least.min(count)));
-        called_sum[guide] += scores[at];
+    let mut sums = Sums::new(counts.n_guides());
+    sums.add(counts, scores, calls);
+    sums.finish(posterior, status)
+}
+
+/// What [`diagnose`] needs of the cells, which may come in several blocks: sums in the order of the cells, so that the blocks
+/// leave no trace in them.
+pub struct Sums {
+    /// Cells, and those with any guide UMI.
+    cells: usize,
+    with_counts: usize,
+    guides: Vec<SumsOfGuide>,
+}
+
+#[derive(Clone, Default)]
+struct SumsOfGuide {
+    n_cells: usize,
+    sum: f64,
+    square: f64,
+    n_called: usize,
+    called_sum: f64,
+    least_called: Option<f64>,
+}
+
+impl Sums {
+    pub fn new(n_guides: usize) -> Self {
+        Sums { cells: 0, with_counts: 0, guides: vec![SumsOfGuide::default(); n_guides] }
     }
-    let (mut n_cells, mut sum, mut square) = (vec![0usize; n_guides], vec![0.0; n_guides], vec![0.0; n_guides]);
-    for (&guide, &score) in counts.guides().iter().zip(scores) {
-        n_cells[guide as usize] += 1;
-        sum[guide as usize] += score;
-        square[guide as usize] += score * score;
+
+    /// Adds the next cells.
+    pub fn add(&mut self, counts: &GuideCounts, scores: &[f64], calls: &Calls) {
+        self.cells += counts.n_cells();
+        self.with_counts += counts.depth().iter().filter(|&&depth| depth > 0.0).count();
+        for &at in &calls.pairs {
+            let count = counts.counts()[at];
+            let guide = &mut self.guides[counts.guides()[at] as usize];
+            guide.n_called += 1;
+            guide.called_sum += scores[at];
+            guide.least_called = Some(guide.least_called.map_or(count, |least: f64| least.min(count)));
+        }
+        for (&guide, &score) in counts.guides().iter().zip(scores) {
+            let guide = &mut self.guides[guide as usize];
+            guide.n_cells += 1;
+            guide.sum += score;
+            guide.square += score * score;
+        }
     }
-    let with_counts = counts.depth().iter().filter(|&&depth| depth > 0.0).count() as f64;
-    let if_posterior = |value: f64| if posterior { value } else { f64::NAN };
-    (0..n_guides)
-        .map(|guide| {
-            let called = n_called[guide];
+
+    /// Cells with each guide.
+    pub fn cells_per_guide(&self) -> Vec<usize> {
+        self.guides.iter().map(|guide| guide.n_cells).collect()
+    }
+
+    pub fn finish(&self, posterior: bool, status: &[String]) -> Vec<Diagnosis> {
+        let (cells, with_counts) = (self.cells as f64, self.with_counts as f64);
+        let if_posterior = |value: f64| if posterior { value } else { f64::NAN };
+        let diagnosis = |(at, guide): (usize, &SumsOfGuide)| {
+            let (n_cells, called, sum, square) = (guide.n_cells as f64, guide.n_called, guide.sum, guide.square);
             // 0 / 0 is NaN: nothing called, nothing expected.
-            let expected_precision = if_posterior(called_sum[guide] / called as f64);
-            let expected_recall = if_posterior(called_sum[guide] / sum[guide]);
-            let others = n_cells[guide] as f64 - sum[guide];
-            let of_others = if others > 0.0 { (sum[guide] - square[guide]) / others } else { 0.0 };
-            let separation = if_posterior(square[guide] / sum[guide] - of_others);
+            let expected_precision = if_posterior(guide.called_sum / called as f64);
+            let expected_recall = if_posterior(guide.called_sum / sum);
+            let others = n_cells - sum;
+            let of_others = if others > 0.0 { (sum - square) / others } else { 0.0 };
+            let separation = if_posterior(square / sum - of_others);
             let mut words = vec![];
-            match status.get(guide).map(String::as_str) {
+            match status.get(at).map(String::as_str) {
                 Some("gated") => words.push("too little to fit"),
                 Some("no_signal") => words.push("no signal"),
                 Some("not_converged") => words.push("fit not converged"),
@@ -78,26 +115,27 @@ pub fn diagnose(
                 words.push("calls are uncertain");
             }
             // Less than one cell's worth of signal is nobody's loss.
-            if expected_recall < LOW_RECALL && sum[guide] >= 1.0 {
+            if expected_recall < LOW_RECALL && sum >= 1.0 {
                 words.push("overlapping components: most of the signal lies below the cut");
             }
-            if n_cells[guide] as f64 > MOST_CELLS * with_counts && (called as f64) < HARDLY_ANY_CELL * with_counts {
+            if n_cells > MOST_CELLS * with_counts && (called as f64) < HARDLY_ANY_CELL * with_counts {
                 words.push("background in most cells");
             }
-            if called as f64 > MOST_CELLS * counts.n_cells() as f64 {
+            if called as f64 > MOST_CELLS * cells {
                 words.push("present in most cells");
             }
             Diagnosis {
                 n_cells_called: called,
-                min_umi_called: least[guide],
-                expected_cells: if_posterior(sum[guide]),
+                min_umi_called: guide.least_called,
+                expected_cells: if_posterior(sum),
                 expected_precision,
                 expected_recall,
                 separation,
                 warning: words.join("; "),
             }
-        })
-        .collect()
+        };
+        self.guides.iter().enumerate().map(diagnosis).collect()
+    }
 }
 
 #[cfg(test)]

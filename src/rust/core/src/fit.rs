@@ -10,6 +10,21 @@ pub enum Column {
     Text(Vec<Option<String>>),
 }
 
+impl Column {
+    pub fn len(&self) -> usize {
+        match self {
+            Column::Real(values) => values.len(),
+            Column::Integer(values) => values.len(),
+            Column::Logical(values) => values.len(),
+            Column::Text(values) => values.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Named columns of one length. `guide` and `batch` hold 0-based codes, which the caller turns into names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FitTable {
@@ -97,6 +112,14 @@ impl FitTable {
             Column::Real(values) => Some(values.as_slice()),
             _ => None,
         })
+    }
+
+    /// A column of text, empty where there is no such column.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        match self.columns.iter().find(|(n, _)| n == name) {
+            Some((_, Column::Text(values))) => values.iter().map(|value| value.clone().unwrap_or_default()).collect(),
+            _ => vec![],
+        }
     }
 }
 

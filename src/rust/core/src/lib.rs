@@ -12,5 +12,6 @@ pub mod models;
 pub mod run;
 pub mod simulate;
 pub mod special;
+pub mod stream;
 
 pub use error::{Error, Result};

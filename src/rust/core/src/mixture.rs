@@ -603,6 +603,40 @@ pub fn score_per_guide<M: Mixture>(
     Ok(Scores { score, fits: FitTable::from_rows("guide", &column_names(m), &rows) })
 }
 
+/// What [`score_per_guide`] without depth gives, from the histogram of each guide alone: rows of a count and the number of cells
+/// with it, counts rising. Of each guide the score of each row (none where nothing is called), and the fits.
+pub fn score_histograms<M: Mixture>(
+    m: &M,
+    histograms: &[Vec<(u32, u32)>],
+    n_cells: usize,
+    control: &Control,
+    progress: &Progress,
+) -> Result<(Vec<Option<Vec<f64>>>, FitTable)> {
+    let fitted = progress.map(histograms.len(), |guide| {
+        let rows = &histograms[guide];
+        let with_guide: usize = rows.iter().map(|&(_, n)| n as usize).sum();
+        if let Some(row) = gate(with_guide, rows.last().map_or(0, |&(y, _)| y), control) {
+            return (None, FitRow { unit: guide, ..row });
+        }
+        let zeros = (n_cells > with_guide).then_some((0, (n_cells - with_guide) as u32));
+        let obs: Vec<Obs> = zeros
+            .iter()
+            .chain(rows)
+            .map(|&(y, n)| {
+                let (y, n) = (f64::from(y), f64::from(n));
+                Obs { y, depth: 1.0, batch: 0, n, ln_const: m.ln_const(y, 1.0) }
+            })
+            .collect();
+        let (row, mut posterior) = fit_unit(m, &obs, control);
+        if let (Some(posterior), Some(_)) = (&mut posterior, zeros) {
+            posterior.remove(0);
+        }
+        (posterior, FitRow { unit: guide, n_cells: with_guide, ..row })
+    })?;
+    let (scores, rows): (Vec<_>, Vec<_>) = fitted.into_iter().unzip();
+    Ok((scores, FitTable::from_rows("guide", &column_names(m), &rows)))
+}
+
 /// The gate of models.md: too little to fit anything.
 pub fn gate(n_cells: usize, largest: u32, control: &Control) -> Option<FitRow> {
     let note = if n_cells == 0 {

@@ -111,7 +111,18 @@ pub trait Model: Sync {
         false
     }
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores>;
+    /// Whether the score of a count depends on the counts of its cell alone.
+    fn by_cell(&self) -> bool {
+        false
+    }
+    /// For a model to which a guide is the histogram of its counts: what scores those, with the same result.
+    fn by_histogram(&self) -> Option<ByHistogram> {
+        None
+    }
 }
+
+/// See [`crate::mixture::score_histograms`].
+pub type ByHistogram = fn(&[Vec<(u32, u32)>], usize, &Control, &Progress) -> Result<(Vec<Option<Vec<f64>>>, FitTable)>;
 
 /// The model of that name, or an error with the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Model> {

@@ -1,13 +1,14 @@
-//! Reader of .h5ad (anndata 0.7 and later): counts, cell and guide names, and one column of obs.
+//! .h5ad. Reader (anndata 0.7 and later): counts, cell and guide names, and one column of obs; `write` is the writer.
 //!
 //! It goes by the encodings that the file states and refuses those it does not know. Format:
 //! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
 
-mod frame;
+pub(crate) mod frame;
 mod gzip;
-mod matrix;
-mod quiet;
-mod values;
+pub(crate) mod matrix;
+pub(crate) mod quiet;
+pub(crate) mod values;
+pub mod write;
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -25,13 +26,14 @@ pub fn read(path: &Path, layer: Option<&str>, batch: Option<&str>) -> Result<Gui
     quiet::quietly(|| read_open(source, layer, batch))
 }
 
+/// Whether this is an .h5ad that can be opened.
+pub fn is(path: &Path) -> bool {
+    let source = Source(path);
+    check_signature(source).is_ok() && quiet::quietly(|| open(source).is_ok())
+}
+
 fn read_open(source: Source, layer: Option<&str>, batch: Option<&str>) -> Result<GuideFile> {
-    let file = hdf5::File::open(source.0).map_err(|error| {
-        source.file(format!(
-            "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
-        ))
-    })?;
-    check_kind(source, &file)?;
+    let file = open(source)?;
     let what = matrix_name(source, &file, layer)?;
     let obs = Frame::open(source, &file, "obs", "cell")?;
     let var = Frame::open(source, &file, "var", "guide")?;
@@ -43,8 +45,19 @@ fn read_open(source: Source, layer: Option<&str>, batch: Option<&str>) -> Result
     Ok(GuideFile { indptr: rows.indptr, guides: rows.guides, counts: rows.counts, cell_names, guide_names, batch })
 }
 
+/// A file whose signature was checked.
+pub(crate) fn open(source: Source) -> Result<hdf5::File> {
+    let file = hdf5::File::open(source.0).map_err(|error| {
+        source.file(format!(
+            "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
+        ))
+    })?;
+    check_kind(source, &file)?;
+    Ok(file)
+}
+
 /// Tells an HDF5 file by its content, not its name. The signature may follow a user block of 512 * 2^n bytes.
-fn check_signature(source: Source) -> Result<()> {
+pub(crate) fn check_signature(source: Source) -> Result<()> {
     const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
     let unreadable = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => source.file("does not exist. Check the path and the working directory."),
@@ -88,7 +101,7 @@ fn check_kind(source: Source, file: &hdf5::File) -> Result<()> {
 }
 
 /// `X` or `layers/<layer>`, known to exist.
-fn matrix_name(source: Source, file: &hdf5::File, layer: Option<&str>) -> Result<String> {
+pub(crate) fn matrix_name(source: Source, file: &hdf5::File, layer: Option<&str>) -> Result<String> {
     let layers = layer_names(file);
     let Some(layer) = layer else {
         // anndata writes a missing X as no X, and since 0.12 as a scalar of encoding "null".

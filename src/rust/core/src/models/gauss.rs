@@ -7,7 +7,7 @@
 //! single UMI is called.
 //!
 //! M-step: weighted means, the signal's within its bound, then the variance around them: a maximum.
-use super::{Control, DefaultRule, Model, ModelInfo, Scores};
+use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
@@ -39,6 +39,12 @@ impl Model for Gauss {
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
         mixture::score_per_guide(self, counts, control, progress, false)
+    }
+
+    fn by_histogram(&self) -> Option<ByHistogram> {
+        Some(|histograms, n_cells, control, progress| {
+            mixture::score_histograms(&Gauss, histograms, n_cells, control, progress)
+        })
     }
 }
 

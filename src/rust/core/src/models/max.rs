@@ -22,6 +22,10 @@ impl Model for Max {
         }
     }
 
+    fn by_cell(&self) -> bool {
+        true
+    }
+
     fn score(&self, counts: &GuideCounts, _: &Control, _: &Progress) -> Result<Scores> {
         let mut score = vec![0.0; counts.n_counts()];
         for top in (0..counts.n_cells()).filter_map(|cell| counts.unique_largest(cell)) {

@@ -13,7 +13,7 @@
 //!
 //! M-step: lambda is the weighted mean; mu and sigma take one EM step for interval-censored normal data (moments of the
 //! truncated normal), within the bound, which raises the likelihood.
-use super::{Control, DefaultRule, Model, ModelInfo, Scores};
+use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Fit, Mixture, Obs, MOST};
 use crate::run::Progress;
@@ -52,6 +52,12 @@ impl Model for PoissonGauss {
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
         mixture::score_per_guide(self, counts, control, progress, false)
+    }
+
+    fn by_histogram(&self) -> Option<ByHistogram> {
+        Some(|histograms, n_cells, control, progress| {
+            mixture::score_histograms(&PoissonGauss, histograms, n_cells, control, progress)
+        })
     }
 }
 

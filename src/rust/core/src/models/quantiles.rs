@@ -23,6 +23,10 @@ impl Model for Quantiles {
         }
     }
 
+    fn by_cell(&self) -> bool {
+        true
+    }
+
     fn score(&self, counts: &GuideCounts, _: &Control, _: &Progress) -> Result<Scores> {
         let mut score = vec![0.0; counts.n_counts()];
         for cell in 0..counts.n_cells() {

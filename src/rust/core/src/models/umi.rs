@@ -22,6 +22,10 @@ impl Model for Umi {
         }
     }
 
+    fn by_cell(&self) -> bool {
+        true
+    }
+
     fn score(&self, counts: &GuideCounts, control: &Control, _: &Progress) -> Result<Scores> {
         let score = counts.counts().iter().map(|&y| f64::from(u8::from(y >= control.umi_threshold))).collect();
         Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })

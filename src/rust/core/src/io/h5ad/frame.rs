@@ -1,10 +1,16 @@
 //! obs and var: the index, and one column.
+use std::ops::Range;
+
+use hdf5::types::TypeDescriptor;
 use hdf5::{Group, LocationType, ObjectReference1, ReferencedObject};
 use rayon::prelude::*;
 
-use super::values::{attribute, encoding, quoted, Source, Values};
+use super::values::{attribute, attributes, encoding, quoted, Source, Values};
 use super::{too_many, MOST};
 use crate::Result;
+
+/// The attribute of a table that names the columns which kaichi wrote: calls of another model must not keep them.
+pub const OURS: &str = "kaichi-columns";
 
 pub struct Frame<'a> {
     source: Source<'a>,
@@ -23,7 +29,7 @@ struct Column {
 }
 
 impl<'a> Frame<'a> {
-    pub fn open(source: Source<'a>, file: &hdf5::File, name: &'static str, row: &'static str) -> Result<Self> {
+    pub fn open(source: Source<'a>, file: &Group, name: &'static str, row: &'static str) -> Result<Self> {
         if !matches!(file.loc_type_by_name(name), Ok(LocationType::Group)) {
             return Err(source.format(format!(
                 "holds {name} as a table, as anndata before 0.7 wrote it; kaichi 0.1 reads the encodings of anndata \
@@ -49,40 +55,51 @@ impl<'a> Frame<'a> {
 
     /// The names of the rows: present, not empty, and each once.
     pub fn index(&self) -> Result<Vec<String>> {
-        let source = self.source;
         let column = self.column(&self.index)?.values;
-        if column.is_empty() {
-            return Err(source.counts(format!("{} has no rows: there are no {}s.", self.name, self.row)));
+        self.check_length(column.len())?;
+        let names: Vec<String> = column.into_iter().map(Option::unwrap_or_default).collect();
+        self.check_present(0, &names)?;
+        match first_twice(&names) {
+            Some((first, again)) => Err(self.twice(&names[again], first, again)),
+            None => Ok(names),
         }
-        if column.len() > MOST {
-            return Err(too_many(source, self.name, column.len()));
+    }
+
+    /// The names of the rows as they stand, even if some are the same.
+    pub fn names(&self) -> Result<Vec<String>> {
+        Ok(self.column(&self.index)?.values.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    fn check_length(&self, n: usize) -> Result<()> {
+        if n == 0 {
+            return Err(self.source.counts(format!("{} has no rows: there are no {}s.", self.name, self.row)));
         }
-        let mut names = Vec::with_capacity(column.len());
-        for (position, name) in column.into_iter().enumerate() {
-            match name {
-                Some(name) if !name.is_empty() => names.push(name),
-                _ => {
-                    let (row, position) = (self.row, position + 1);
-                    return Err(source.names(format!(
-                        "{row} {position} has no name ({}/{} is empty there). Every {row} needs a name.",
-                        self.name, self.index
-                    )));
-                }
-            }
+        if n > MOST {
+            return Err(too_many(self.source, self.name, n));
         }
-        if let Some((first, again)) = first_twice(&names) {
-            return Err(source.names(format!(
-                "the {} name \"{}\" stands more than once in {} (rows {} and {}).\n  Make the names unique, \
-                 for example with {}_names_make_unique() of anndata.",
-                self.row,
-                names[again],
-                self.name,
-                first + 1,
-                again + 1,
-                self.name
-            )));
-        }
-        Ok(names)
+        Ok(())
+    }
+
+    /// Names from the place `first` on.
+    fn check_present(&self, first: usize, names: &[String]) -> Result<()> {
+        let Some(at) = names.iter().position(String::is_empty) else { return Ok(()) };
+        let (row, position) = (self.row, first + at + 1);
+        Err(self.source.names(format!(
+            "{row} {position} has no name ({}/{} is empty there). Every {row} needs a name.",
+            self.name, self.index
+        )))
+    }
+
+    fn twice(&self, name: &str, first: usize, again: usize) -> crate::Error {
+        self.source.names(format!(
+            "the {} name \"{name}\" stands more than once in {} (rows {} and {}).\n  Make the names unique, \
+             for example with {}_names_make_unique() of anndata.",
+            self.row,
+            self.name,
+            first + 1,
+            again + 1,
+            self.name
+        ))
     }
 
     /// The column that says which batch each cell belongs to.
@@ -125,6 +142,37 @@ impl<'a> Frame<'a> {
         Ok(values)
     }
 
+    /// The index where it is the variable-length text that anndata writes since 0.8.
+    fn text_index(&self) -> Result<Option<Values<'_>>> {
+        if !matches!(self.group.loc_type_by_name(&self.index), Ok(LocationType::Dataset)) {
+            return Ok(None);
+        }
+        let values = Values::open(self.source, &self.group, self.name, &self.index)?;
+        let known = encoding(&values.dataset).is_some_and(|e| e.kind == "string-array" && e.version == "0.2.0");
+        let descriptor = values.dataset.dtype().and_then(|dtype| dtype.to_descriptor());
+        Ok((known && matches!(descriptor, Ok(TypeDescriptor::VarLenUnicode))).then_some(values))
+    }
+
+    /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table, without those of earlier calls.
+    pub fn encoded_columns(&self) -> Vec<String> {
+        let order = attributes(&self.group, "column-order");
+        let mut columns = self.columns();
+        let ours = attributes(&self.group, OURS);
+        columns.retain(|name| !ours.contains(name) && column_encoding(&self.group, name).is_some());
+        let place = |name: &String| order.iter().position(|other| other == name).unwrap_or(order.len());
+        columns.sort_by_key(place);
+        columns
+    }
+
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The name of the index column.
+    pub fn index_name(&self) -> &str {
+        &self.index
+    }
+
     fn columns(&self) -> Vec<String> {
         let mut columns = self.group.member_names().unwrap_or_default();
         columns.retain(|name| *name != self.index && name != "__categories");
@@ -139,22 +187,107 @@ impl<'a> Frame<'a> {
 /// The first name that stands at an earlier place, too: both places. Sorting short hashes is faster than a table of names,
 /// and goes on all threads of the current pool.
 fn first_twice(names: &[String]) -> Option<(usize, usize)> {
-    // The upper half is of the hash, the lower the place, which is below 2^31.
-    let mut keys: Vec<u64> =
-        names.par_iter().enumerate().map(|(place, name)| hash(name) << 32 | place as u64).collect();
+    let mut keys: Vec<u64> = names.par_iter().enumerate().map(|(place, name)| key(place, name)).collect();
+    let same = |a: usize, b: usize| -> std::result::Result<bool, ()> { Ok(names[a] == names[b]) };
+    first_twice_by(&mut keys, same).unwrap_or_default()
+}
+
+/// The hash of a name in the upper half, its place in the lower, which is below 2^31.
+fn key(place: usize, name: &str) -> u64 {
+    hash(name) << 32 | place as u64
+}
+
+/// As [`first_twice`], where `same` looks at the names of two places.
+fn first_twice_by<E>(
+    keys: &mut [u64],
+    mut same: impl FnMut(usize, usize) -> std::result::Result<bool, E>,
+) -> std::result::Result<Option<(usize, usize)>, E> {
     keys.par_sort_unstable();
     let place = |key: u64| (key & u64::from(u32::MAX)) as usize;
-    keys.chunk_by(|a, b| a >> 32 == b >> 32)
-        .filter(|group| group.len() > 1)
-        .filter_map(|group| {
-            let same = |again: &&u64, first: &&u64| names[place(**again)] == names[place(**first)];
-            let (at, again) = (1..group.len())
-                .map(|at| (at, &group[at]))
-                .find(|(at, again)| group[..*at].iter().any(|first| same(again, &first)))?;
-            let first = group[..at].iter().find(|first| same(&again, first))?;
-            Some((place(*first), place(*again)))
-        })
-        .min_by_key(|&(_, again)| again)
+    let mut found: Option<(usize, usize)> = None;
+    for group in keys.chunk_by(|a, b| a >> 32 == b >> 32).filter(|group| group.len() > 1) {
+        'group: for at in 1..group.len() {
+            for first in &group[..at] {
+                let (first, again) = (place(*first), place(group[at]));
+                if same(first, again)? {
+                    if found.is_none_or(|(_, earliest)| again < earliest) {
+                        found = Some((first, again));
+                    }
+                    break 'group;
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The index of a frame that is never held as a whole, if it is a plain vector of text.
+pub struct Names<'a> {
+    frame: &'a Frame<'a>,
+    kept: Kept<'a>,
+}
+
+enum Kept<'a> {
+    /// In the file; the keys of the names seen so far.
+    InFile(Values<'a>, Vec<u64>),
+    /// Already checked.
+    Whole(Vec<String>),
+}
+
+impl<'a> Names<'a> {
+    pub fn open(frame: &'a Frame<'a>) -> Result<Self> {
+        let kept = match frame.text_index()? {
+            Some(values) => {
+                frame.check_length(values.len()?)?;
+                Kept::InFile(values, vec![])
+            }
+            None => Kept::Whole(frame.index()?),
+        };
+        Ok(Names { frame, kept })
+    }
+
+    pub fn len(&self) -> Result<usize> {
+        match &self.kept {
+            Kept::InFile(values, _) => values.len(),
+            Kept::Whole(names) => Ok(names.len()),
+        }
+    }
+
+    pub fn read(&self, range: Range<usize>) -> Result<Vec<String>> {
+        match &self.kept {
+            Kept::InFile(values, _) => values.strings_in(range),
+            Kept::Whole(names) => Ok(names[range].to_vec()),
+        }
+    }
+
+    /// Reads the next names and checks that they are there; see [`Names::check_unique`].
+    pub fn next(&mut self, range: Range<usize>) -> Result<Vec<String>> {
+        let names = self.read(range.clone())?;
+        if let Kept::InFile(_, keys) = &mut self.kept {
+            self.frame.check_present(range.start, &names)?;
+            keys.extend(names.iter().zip(range).map(|(name, place)| key(place, name)));
+        }
+        Ok(names)
+    }
+
+    /// After all were read: that each stands once.
+    pub fn check_unique(&mut self) -> Result<()> {
+        let Kept::InFile(values, keys) = &mut self.kept else { return Ok(()) };
+        let mut keys = std::mem::take(keys);
+        let name = |place: usize| Ok(values.strings_in(place..place + 1)?.swap_remove(0));
+        match first_twice_by(&mut keys, |a, b| Ok(name(a)? == name(b)?))? {
+            Some((first, again)) => Err(self.frame.twice(&name(again)?, first, again)),
+            None => Ok(()),
+        }
+    }
+
+    /// The names, where they are not in the file as anndata writes text now.
+    pub fn whole(&self) -> Option<&[String]> {
+        match &self.kept {
+            Kept::InFile(..) => None,
+            Kept::Whole(names) => Some(names),
+        }
+    }
 }
 
 /// 32 bits that tell nearly all names apart.
@@ -168,6 +301,16 @@ fn hash(name: &str) -> u64 {
         hash ^= hash >> 32;
     }
     hash.wrapping_mul(ODD) >> 32
+}
+
+/// The encoding of a column.
+fn column_encoding(group: &Group, name: &str) -> Option<String> {
+    let encoding = match group.loc_type_by_name(name).ok()? {
+        LocationType::Group => encoding(&*group.group(name).ok()?)?,
+        LocationType::Dataset => encoding(&*group.dataset(name).ok()?)?,
+        _ => return None,
+    };
+    Some(encoding.kind)
 }
 
 fn unknown(source: Source, what: &str, kind: &str, expected: &str) -> crate::Error {

@@ -35,31 +35,38 @@ struct Layout {
     chunk: usize,
 }
 
-/// The values of a vector as long as `out`.
+/// The values of a vector from the place `first`, as many as `out` takes.
 pub fn convert<T: Stored, O: Send>(
     dataset: &Dataset,
+    first: usize,
     out: &mut [O],
     convert: &(impl Fn(f64) -> Option<O> + Sync),
 ) -> Converted {
     let Some(layout) = layout::<T>(dataset) else { return Converted::NotGzip };
+    // The part of each chunk that is asked for; the first may begin and the last may end within theirs.
+    let mut parts: Vec<(usize, &mut [O])> = vec![];
+    let (mut at, mut rest) = (first, out);
+    while !rest.is_empty() {
+        let n = (layout.chunk - at % layout.chunk).min(rest.len());
+        let (part, more) = rest.split_at_mut(n);
+        parts.push((at, part));
+        (at, rest) = (at + n, more);
+    }
     // Some chunks for each thread, so that a slow one delays no other.
-    let batch = 4 * rayon::current_num_threads();
-    for (number, out) in out.chunks_mut(batch * layout.chunk).enumerate() {
-        let start = number * batch * layout.chunk;
-        let raw: Option<Vec<Raw>> =
-            (0..out.len().div_ceil(layout.chunk)).map(|k| read_raw(dataset, start + k * layout.chunk)).collect();
+    for parts in parts.chunks_mut(4 * rayon::current_num_threads()) {
+        let raw: Option<Vec<Raw>> = parts.iter().map(|(at, _)| read_raw(dataset, at - at % layout.chunk)).collect();
         let Some(raw) = raw else { return Converted::NotGzip };
-        let pieces: Vec<Converted> = out
-            .par_chunks_mut(layout.chunk)
+        let converted: Vec<Converted> = parts
+            .par_iter_mut()
             .zip(&raw)
-            .map_init(Vec::new, |buffer, (out, raw)| layout.convert::<T, O>(raw, buffer, out, convert))
+            .map_init(Vec::new, |buffer, ((at, out), raw)| {
+                layout.convert::<T, O>(raw, buffer, *at % layout.chunk, out, convert)
+            })
             .collect();
-        for (k, piece) in pieces.into_iter().enumerate() {
-            match piece {
+        for ((at, _), converted) in parts.iter().zip(converted) {
+            match converted {
                 Converted::All => {}
-                Converted::Refused(position, value) => {
-                    return Converted::Refused(start + k * layout.chunk + position, value);
-                }
+                Converted::Refused(position, value) => return Converted::Refused(at - first + position, value),
                 Converted::NotGzip => return Converted::NotGzip,
             }
         }
@@ -85,6 +92,7 @@ impl Layout {
         &self,
         raw: &Raw,
         buffer: &mut Vec<u8>,
+        from: usize,
         out: &mut [O],
         convert: impl Fn(f64) -> Option<O>,
     ) -> Converted {
@@ -106,10 +114,10 @@ impl Layout {
         let shuffled = self.shuffle.is_some_and(ran);
         for (position, out) in out.iter_mut().enumerate() {
             let mut value = [0; 8];
+            let place = from + position;
             for byte in 0..size_of::<T>() {
                 // Shuffle stores the first bytes of all values, then the second ones, and so on.
-                value[byte] =
-                    bytes[if shuffled { byte * self.chunk + position } else { position * size_of::<T>() + byte }];
+                value[byte] = bytes[if shuffled { byte * self.chunk + place } else { place * size_of::<T>() + byte }];
             }
             let value = T::from_bytes(value).to_f64();
             match convert(value) {
@@ -165,9 +173,15 @@ mod tests {
             let builder = if shuffle { builder.shuffle().deflate(4) } else { builder.deflate(4) };
             let dataset = builder.with_data(&values).create(format!("{name}-{shuffle}").as_str()).unwrap();
             let mut out = vec![0.0; values.len()];
-            let all = matches!(convert::<T, f64>(&dataset, &mut out, &Some), Converted::All);
+            let all = matches!(convert::<T, f64>(&dataset, 0, &mut out, &Some), Converted::All);
             assert_eq!(all, !skip && cfg!(raw_chunks), "{name} {shuffle}");
             assert!(!all || out == expected, "{name} {shuffle}");
+            for range in [0..7, 3..1000, 999..1001, 1500..7001, 2000..3000, 9990..10_007] {
+                let out = &mut out[range.clone()];
+                out.fill(-1.0);
+                convert::<T, f64>(&dataset, range.start, out, &Some);
+                assert!(!all || out == &expected[range.clone()], "{name} {shuffle} {range:?}");
+            }
         }
     }
 
@@ -189,12 +203,14 @@ mod tests {
             let below = |limit: f64| move |value: f64| (value < limit).then_some(value as u32);
             let mut out = vec![0; values.len()];
             if cfg!(raw_chunks) {
-                let got = convert::<u32, u32>(&dataset, &mut out, &below(4321.0));
+                let got = convert::<u32, u32>(&dataset, 0, &mut out, &below(4321.0));
                 assert!(matches!(got, Converted::Refused(4321, 4321.0)));
+                let got = convert::<u32, u32>(&dataset, 700, &mut out[700..], &below(4321.0));
+                assert!(matches!(got, Converted::Refused(3621, 4321.0)));
             }
             // Another type than the stored one, other filters, and no chunks: HDF5's work.
             let other = |dataset: &Dataset| {
-                matches!(convert::<i64, u32>(dataset, &mut [0; 5000], &|_| Some(1)), Converted::NotGzip)
+                matches!(convert::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Some(1)), Converted::NotGzip)
             };
             assert!(other(&dataset));
             let values: Vec<i64> = (0..5000).collect();
@@ -216,7 +232,7 @@ mod tests {
         let of = |bytes: Vec<u8>, skipped: u32| {
             let mut out = [0.0; 90];
             let raw = Raw { bytes, skipped };
-            let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], &mut out, Some), Converted::All);
+            let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], 0, &mut out, Some), Converted::All);
             done.then_some(out)
         };
         assert_eq!(of(bytes.clone(), 0), Some([7.0; 90]));

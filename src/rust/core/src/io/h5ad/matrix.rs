@@ -1,4 +1,6 @@
 //! X or a layer, sparse or dense, to sorted rows without explicit zeros.
+use std::ops::Range;
+
 use hdf5::{Group, LocationType};
 use rayon::prelude::*;
 use sprs::CsMatI;
@@ -8,11 +10,13 @@ use super::{layer_names, too_many, MOST};
 use crate::counts::is_count;
 use crate::{Error, Result};
 
+#[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     pub source: Source<'a>,
     pub file: &'a hdf5::File,
     /// `X` or `layers/<layer>`.
     pub what: &'a str,
+    /// Only for errors when a block is read, and then those of the block.
     pub cells: &'a [String],
     pub guides: &'a [String],
 }
@@ -26,9 +30,151 @@ pub struct Rows {
 
 /// The axis that is compressed.
 #[derive(Clone, Copy, PartialEq)]
-enum Major {
+pub enum Major {
     Cells,
     Guides,
+}
+
+/// The parts of a sparse matrix, whose lengths agree.
+pub struct Sparse<'a> {
+    pub major: Major,
+    outer: usize,
+    inner: usize,
+    indptr: Values<'a>,
+    indices: Values<'a>,
+    pub data: Values<'a>,
+    pub stored: usize,
+}
+
+impl<'a> Sparse<'a> {
+    /// `shape` is the number of cells and guides.
+    pub fn open(matrix: &Matrix<'a>, shape: (usize, usize)) -> Result<Self> {
+        let source = matrix.source;
+        let group = matrix.file.group(matrix.what).map_err(|error| source.damaged(matrix.what, error))?;
+        let major = matrix.major(&group)?;
+        matrix.check_shape(&matrix.stated_shape(&group)?, shape)?;
+        let (outer, inner, axis) = match major {
+            Major::Cells => (shape.0, shape.1, "cells"),
+            Major::Guides => (shape.1, shape.0, "guides"),
+        };
+        let part = |name| Values::open(source, &group, matrix.what, name);
+        let (data, indices, indptr) = (part("data")?, part("indices")?, part("indptr")?);
+        let stored = data.len()?;
+        if indices.len()? != stored {
+            return Err(matrix.damaged(format!("data has {stored} values and indices {}", indices.len()?)));
+        }
+        if indptr.len()? != outer + 1 {
+            return Err(matrix.damaged(format!(
+                "indptr has {} values for {outer} {axis}, which need {}",
+                indptr.len()?,
+                outer + 1
+            )));
+        }
+        if indptr.number()?.is_float() {
+            return Err(indptr.wrong_type("integers"));
+        }
+        if indices.number()?.is_float() {
+            return Err(indices.wrong_type("integers"));
+        }
+        Ok(Sparse { major, outer, inner, indptr, indices, data, stored })
+    }
+
+    /// Where the rows of the range start, and the last of them ends.
+    pub fn starts(&self, matrix: &Matrix, range: Range<usize>) -> Result<Vec<usize>> {
+        let stored = self.stored;
+        let in_range = |start: f64| (start >= 0.0 && start <= stored as f64).then_some(start as usize);
+        let refused = |_, start| {
+            matrix.damaged(match start < 0.0 {
+                true => format!("indptr falls to {start}"),
+                false => format!("indptr reaches {start}, beyond the {stored} stored values"),
+            })
+        };
+        let starts = self.indptr.convert(range.start..range.end + 1, in_range, refused)?;
+        if range.start == 0 && starts[0] != 0 {
+            return Err(matrix.damaged(format!("indptr starts at {}, not at 0", starts[0])));
+        }
+        if let Some(at) = starts.windows(2).position(|pair| pair[1] < pair[0]) {
+            let (before, start, position) = (starts[at], starts[at + 1], range.start + at + 2);
+            return Err(matrix.damaged(format!("indptr falls from {before} to {start} at position {position}")));
+        }
+        let end = starts[starts.len() - 1];
+        if range.end == self.outer && end != stored {
+            return Err(matrix.damaged(format!("indptr ends at {end}, but {stored} values are stored")));
+        }
+        Ok(starts)
+    }
+
+    /// The rows with these starts, sorted and without zeros; of columns, `guides` are the cells.
+    pub fn rows(&self, matrix: &Matrix, starts: &[usize]) -> Result<Rows> {
+        let range = starts[0]..starts[starts.len() - 1];
+        let indptr: Vec<usize> = starts.iter().map(|start| start - range.start).collect();
+        let outer_of = |position| indptr.partition_point(|&start| start <= position) - 1;
+        let inner = self.inner;
+        let index = |index: f64| (index >= 0.0 && index < inner as f64).then_some(index as i32);
+        let indices = self.indices.convert(range.clone(), index, |position, index| {
+            let (outer, inner_axis) = match self.major {
+                Major::Cells => (format!("cell \"{}\"", matrix.cell(outer_of(position))), "guides"),
+                Major::Guides => (format!("guide \"{}\"", matrix.guides[outer_of(position)]), "cells"),
+            };
+            matrix.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0"))
+        })?;
+        let data = self.data.convert(
+            range,
+            |value| is_count(value).then_some(value),
+            |position, value| match self.major {
+                Major::Cells => matrix.no_count(value, outer_of(position), indices[position] as usize),
+                Major::Guides => matrix.no_count(value, indices[position] as usize, outer_of(position)),
+            },
+        )?;
+        matrix.finish(self.major, indptr, indices, data)
+    }
+}
+
+/// Most stored values of a block, but for a cell alone.
+const BLOCK: usize = 1 << 20;
+
+/// The rows of a matrix, a block of cells at a time: from the file where it is compressed by cells, else from memory.
+pub enum Blocks<'a> {
+    InFile(Sparse<'a>),
+    Whole(Rows),
+}
+
+impl<'a> Blocks<'a> {
+    /// The names of the cells are asked for where the matrix is read as a whole.
+    pub fn open(matrix: Matrix<'a>, n_cells: usize, cells: impl FnOnce() -> Result<Vec<String>>) -> Result<Self> {
+        if let Ok(LocationType::Group) = matrix.file.loc_type_by_name(matrix.what) {
+            let sparse = Sparse::open(&matrix, (n_cells, matrix.guides.len()))?;
+            if sparse.major == Major::Cells {
+                return Ok(Blocks::InFile(sparse));
+            }
+        }
+        let cells = cells()?;
+        Matrix { cells: &cells, ..matrix }.read().map(Blocks::Whole)
+    }
+
+    /// The next block within the range of cells, from its first on: the cells it has, and their rows.
+    pub fn next(&self, matrix: &Matrix, range: Range<usize>) -> Result<(Range<usize>, Rows)> {
+        match self {
+            Blocks::InFile(sparse) => {
+                let mut starts = sparse.starts(matrix, range.clone())?;
+                let most = starts[0] + BLOCK;
+                // At least one cell, whose start and end are the first two.
+                starts.truncate(starts.partition_point(|&start| start <= most).max(2));
+                let rows = sparse.rows(matrix, &starts)?;
+                Ok((range.start..range.start + starts.len() - 1, rows))
+            }
+            Blocks::Whole(rows) => {
+                let starts = &rows.indptr[range.start..=range.end];
+                let (from, to) = (starts[0] as usize, starts[starts.len() - 1] as usize);
+                let rows = Rows {
+                    indptr: starts.iter().map(|start| start - starts[0]).collect(),
+                    guides: rows.guides[from..to].to_vec(),
+                    counts: rows.counts[from..to].to_vec(),
+                };
+                Ok((range, rows))
+            }
+        }
+    }
 }
 
 impl Matrix<'_> {
@@ -47,7 +193,7 @@ impl Matrix<'_> {
                 return Err(self.unknown_encoding(&encoding.kind));
             }
         }
-        self.check_shape(&values.shape)?;
+        self.check_shape(&values.shape, (self.cells.len(), self.guides.len()))?;
         let mut rows =
             Rows { indptr: Vec::with_capacity(self.cells.len() + 1), guides: Vec::new(), counts: Vec::new() };
         rows.indptr.push(0);
@@ -72,69 +218,13 @@ impl Matrix<'_> {
     }
 
     fn read_sparse(&self) -> Result<Rows> {
-        let source = self.source;
-        let group = self.file.group(self.what).map_err(|error| source.damaged(self.what, error))?;
-        let major = self.major(&group)?;
-        self.check_shape(&self.stated_shape(&group)?)?;
-        let (outer, inner) = match major {
-            Major::Cells => (self.cells.len(), self.guides.len()),
-            Major::Guides => (self.guides.len(), self.cells.len()),
-        };
-        let part = |name| Values::open(source, &group, self.what, name);
-        let (data, indices, indptr) = (part("data")?, part("indices")?, part("indptr")?);
-        let stored = data.len()?;
-        if indices.len()? != stored {
-            return Err(self.damaged(format!("data has {stored} values and indices {}", indices.len()?)));
-        }
-        if indptr.len()? != outer + 1 {
-            let axis = if major == Major::Cells { "cells" } else { "guides" };
-            return Err(self.damaged(format!(
-                "indptr has {} values for {outer} {axis}, which need {}",
-                indptr.len()?,
-                outer + 1
-            )));
-        }
-        let mut before = 0.0;
-        let indptr = indptr.integers(|position, start| {
-            if position == 0 && start != 0.0 {
-                return Err(self.damaged(format!("indptr starts at {start}, not at 0")));
-            }
-            if start < before {
-                return Err(self.damaged(format!("indptr falls from {before} to {start} at position {}", position + 1)));
-            }
-            if start > stored as f64 {
-                return Err(self.damaged(format!("indptr reaches {start}, beyond the {stored} stored values")));
-            }
-            before = start;
-            Ok(start as usize)
-        })?;
-        if indptr[outer] != stored {
-            return Err(self.damaged(format!("indptr ends at {}, but {stored} values are stored", indptr[outer])));
-        }
-        let outer_of = |position| indptr.partition_point(|&start| start <= position) - 1;
-        if indices.number()?.is_float() {
-            return Err(indices.wrong_type("integers"));
-        }
-        let index = |index: f64| (index >= 0.0 && index < inner as f64).then_some(index as i32);
-        let indices = indices.convert(index, |position, index| {
-            let (outer, inner_axis) = match major {
-                Major::Cells => (format!("cell \"{}\"", self.cells[outer_of(position)]), "guides"),
-                Major::Guides => (format!("guide \"{}\"", self.guides[outer_of(position)]), "cells"),
-            };
-            self.damaged(format!("{outer} has index {index}, but there are {inner} {inner_axis}, counted from 0"))
-        })?;
-        let data = data.convert(
-            |value| is_count(value).then_some(value),
-            |position, value| match major {
-                Major::Cells => self.no_count(value, outer_of(position), indices[position] as usize),
-                Major::Guides => self.no_count(value, indices[position] as usize, outer_of(position)),
-            },
-        )?;
-        let rows = self.finish(major, indptr, indices, data)?;
-        match major {
+        let sparse = Sparse::open(self, (self.cells.len(), self.guides.len()))?;
+        let indptr = sparse.starts(self, 0..sparse.outer)?;
+        let rows = sparse.rows(self, &indptr)?;
+        match sparse.major {
             Major::Cells => Ok(rows),
             Major::Guides => {
-                let columns = CsMatI::try_new_csc((inner, outer), rows.indptr, rows.guides, rows.counts)
+                let columns = CsMatI::try_new_csc((sparse.inner, sparse.outer), rows.indptr, rows.guides, rows.counts)
                     .map_err(|(_, _, _, error)| Error::Internal(error.to_string()))?;
                 let (indptr, guides, counts) = columns.to_csr().into_raw_storage();
                 Ok(Rows { indptr, guides, counts })
@@ -169,8 +259,12 @@ impl Matrix<'_> {
         Ok(shape.into_iter().map(|n| usize::try_from(n).unwrap_or(usize::MAX)).collect())
     }
 
-    fn check_shape(&self, shape: &[usize]) -> Result<()> {
-        let (cells, guides) = (self.cells.len(), self.guides.len());
+    /// The name of a cell.
+    fn cell(&self, at: usize) -> &str {
+        self.cells.get(at).map_or("", String::as_str)
+    }
+
+    fn check_shape(&self, shape: &[usize], (cells, guides): (usize, usize)) -> Result<()> {
         if shape == [cells, guides] {
             return Ok(());
         }
@@ -210,7 +304,9 @@ impl Matrix<'_> {
                 return Err(self.source.format_in(format!(
                     "{} stores guide \"{}\" more than once in cell \"{}\".\n  Sum such entries before writing \
                      (sum_duplicates() of scipy).",
-                    self.what, self.guides[guide], self.cells[cell]
+                    self.what,
+                    self.guides[guide],
+                    self.cell(cell)
                 )));
             }
             for at in row {
@@ -238,7 +334,7 @@ impl Matrix<'_> {
             "the count of guide \"{}\" in cell \"{}\" in {} is {reason}.\n  kaichi needs raw UMI \
              counts: whole numbers from 0 to 2147483647. {}",
             self.guides[guide],
-            self.cells[cell],
+            self.cell(cell),
             self.what,
             self.where_else()
         ))

@@ -1,5 +1,6 @@
 //! Typed reading of HDF5 datasets and attributes: numbers, strings, encodings, filters.
 use std::fmt::Display;
+use std::ops::Range;
 use std::path::Path;
 
 use hdf5::filters::Filter;
@@ -89,8 +90,13 @@ pub fn encoding(object: &Location) -> Option<Encoding> {
 
 /// A text attribute; R tools write it as a vector of one.
 pub fn attribute(object: &Location, name: &str) -> Option<String> {
-    let attribute = object.attr(name).ok()?;
-    raw_strings(&attribute).ok().flatten()?.into_iter().next().and_then(|bytes| String::from_utf8(bytes).ok())
+    attributes(object, name).into_iter().next()
+}
+
+/// An attribute of several texts; none where there is no such attribute.
+pub fn attributes(object: &Location, name: &str) -> Vec<String> {
+    let raw = object.attr(name).and_then(|attribute| raw_strings(&attribute, None));
+    raw.ok().flatten().unwrap_or_default().into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -239,15 +245,19 @@ impl<'a> Values<'a> {
         Ok(out)
     }
 
-    /// A vector of numbers converted on all threads of the current pool; where `convert` gives none, the error of `refuse`.
+    /// A range of a vector of numbers, converted on all threads of the current pool; where `convert` gives none, the error of
+    /// `refuse`, which gets the position within the range.
     pub fn convert<O: Copy + Default + Send>(
         &self,
+        range: Range<usize>,
         convert: impl Fn(f64) -> Option<O> + Sync,
         refuse: impl Fn(usize, f64) -> Error,
     ) -> Result<Vec<O>> {
-        let mut out = self.reserve(self.len()?)?;
-        out.resize(self.len()?, O::default());
-        if let Some((position, value)) = as_stored!(self.number()?, convert_vector(self, &mut out, convert))? {
+        let mut out = self.reserve(range.len())?;
+        out.resize(range.len(), O::default());
+        if let Some((position, value)) =
+            as_stored!(self.number()?, convert_vector(self, range.start, &mut out, convert))?
+        {
             return Err(refuse(position, value));
         }
         Ok(out)
@@ -282,14 +292,19 @@ impl<'a> Values<'a> {
     }
 
     pub fn strings(&self) -> Result<Vec<String>> {
-        self.len()?;
-        let raw = raw_strings(&self.dataset).map_err(|error| self.source.damaged(&self.what, error))?;
+        self.strings_in(0..self.len()?)
+    }
+
+    /// A range of a vector of text.
+    pub fn strings_in(&self, range: Range<usize>) -> Result<Vec<String>> {
+        let first = range.start;
+        let raw = raw_strings(&self.dataset, Some(range)).map_err(|error| self.source.damaged(&self.what, error))?;
         let raw = raw.ok_or_else(|| self.wrong_type("text"))?;
         raw.into_iter()
             .enumerate()
             .map(|(position, bytes)| {
                 String::from_utf8(bytes).map_err(|_| {
-                    self.source.format_in(format!("value {} of {} is not UTF-8 text.", position + 1, self.what))
+                    self.source.format_in(format!("value {} of {} is not UTF-8 text.", first + position + 1, self.what))
                 })
             })
             .collect()
@@ -337,11 +352,12 @@ fn each_in_vector<T: Stored, F: FnMut(usize, f64) -> Result<()>>(values: &Values
 /// The first value that does not convert, with its position.
 fn convert_vector<T: Stored, O: Send>(
     values: &Values,
+    first: usize,
     out: &mut [O],
     convert: impl Fn(f64) -> Option<O> + Sync,
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
-    match gzip::convert::<T, O>(&values.dataset, out, &convert) {
+    match gzip::convert::<T, O>(&values.dataset, first, out, &convert) {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
         Converted::NotGzip => {}
@@ -349,7 +365,7 @@ fn convert_vector<T: Stored, O: Send>(
     let block = values.block();
     for (number, out) in out.chunks_mut(block).enumerate() {
         let start = number * block;
-        let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![start..start + out.len()]);
+        let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![first + start..first + start + out.len()]);
         let read = read.map_err(|error| values.source.damaged(&values.what, error))?.into_raw_vec_and_offset().0;
         let refused = out.par_chunks_mut(PIECE).zip(read.par_chunks(PIECE)).position_first(|(out, read)| {
             let converted = out.iter_mut().zip(read).map(|(out, value)| match convert(value.to_f64()) {
@@ -395,11 +411,15 @@ fn each_in_matrix<T: Stored, F: FnMut(usize, usize, f64) -> Result<()>>(values: 
 
 /// The bytes of each string, or none where the type is no string. The crate's `as_str` trusts the file to hold UTF-8,
 /// so bytes it is. HDF5 converts neither fixed to variable length nor between character sets, but pads fixed ones.
-fn raw_strings(container: &Container) -> hdf5::Result<Option<Vec<Vec<u8>>>> {
+fn raw_strings(container: &Container, range: Option<Range<usize>>) -> hdf5::Result<Option<Vec<Vec<u8>>>> {
     macro_rules! read {
-        ($t:ty) => {
-            container.read_raw::<$t>()?.iter().map(|text| text.as_bytes().to_vec()).collect()
-        };
+        ($t:ty) => {{
+            let read = match range {
+                Some(range) => container.read_slice_1d::<$t, _>(s![range])?.into_raw_vec_and_offset().0,
+                None => container.read_raw::<$t>()?,
+            };
+            read.iter().map(|text| text.as_bytes().to_vec()).collect()
+        }};
     }
     Ok(Some(match container.dtype()?.to_descriptor()? {
         TypeDescriptor::VarLenUnicode => read!(VarLenUnicode),
@@ -470,9 +490,12 @@ mod tests {
             let same = read.integers(check).unwrap();
             assert!(same.len() == n as usize && same.iter().all(|&same| same));
             let refuse = |position: usize, value: f64| Error::Counts(format!("{position} {value}"));
-            let same = read.convert(|value| Some(value as u32), refuse).unwrap();
+            let same = read.convert(0..n as usize, |value| Some(value as u32), refuse).unwrap();
             assert!(same.iter().zip(0..).all(|(&value, position)| value == position) && same.len() == n as usize);
-            let first = read.convert(|value| (value < 900_000.0 && value != 700_001.0).then_some(0u8), refuse);
+            let part = read.convert(70_001..900_007, |value| Some(value as u32), refuse).unwrap();
+            assert!(part.iter().zip(70_001..).all(|(&value, position)| value == position) && part.len() == 830_006);
+            let first =
+                read.convert(0..n as usize, |value| (value < 900_000.0 && value != 700_001.0).then_some(0u8), refuse);
             assert_eq!(first.unwrap_err().to_string(), "700001 700001");
 
             let read = open("matrix");

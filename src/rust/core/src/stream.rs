@@ -1,0 +1,343 @@
+//! Calls from an .h5ad to an .h5ad, a block of cells at a time.
+//!
+//! The counts are read twice: once to count how often each guide has each number of UMIs, from which the models without depth
+//! are fitted, and once for scores, calls and output. The results are those of the whole matrix in memory, bit for bit. Models
+//! and rules that look at the whole matrix get it, and only the output is in blocks.
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::counts::GuideCounts;
+use crate::decide::{decide, set_probability, Calls, Cut, Rule};
+use crate::diagnose::{Diagnosis, Sums};
+use crate::fit::{Column, FitTable};
+use crate::io::h5ad::frame::{Frame, Names};
+use crate::io::h5ad::matrix::{Blocks, Matrix, Rows};
+use crate::io::h5ad::quiet::quietly;
+use crate::io::h5ad::values::Source;
+use crate::io::h5ad::write::{self, Block, Draft, Index, Kind, Matrices, Note, Shape, Stored, Table};
+use crate::io::h5ad::{check_signature, matrix_name, open};
+use crate::models::{Control, DefaultRule, Model};
+use crate::run::Progress;
+use crate::Result;
+
+/// Cells whose names are in memory at once.
+const CELLS: usize = 1 << 16;
+
+/// What is to be done.
+pub struct Job<'a> {
+    pub input: &'a Path,
+    pub layer: Option<&'a str>,
+    pub output: &'a Path,
+    pub overwrite: bool,
+    pub model: &'a dyn Model,
+    pub control: &'a Control,
+    pub rule: Rule,
+    /// Of uns/kaichi.
+    pub notes: &'a [(String, Note)],
+}
+
+/// What is known in the end, beside the output.
+pub struct Streamed {
+    pub n_cells: usize,
+    pub guides: Vec<String>,
+    pub fits: FitTable,
+    pub worth: Vec<Diagnosis>,
+}
+
+/// Whether a model can score a block of cells without the others, once its histograms are known; and a rule decide it.
+fn by_blocks(model: &dyn Model, cut: Cut) -> bool {
+    match cut {
+        Cut::MinConfidence(_) => model.by_histogram().is_some() || model.by_cell(),
+        Cut::Fdr(_) => model.by_histogram().is_some(),
+        _ => false,
+    }
+}
+
+pub fn assign(job: &Job, progress: &Progress) -> Result<Streamed> {
+    job.rule.check()?;
+    let source = Source(job.input);
+    check_signature(source)?;
+    let draft = Draft::new(job.output, Some(job.input), job.overwrite)?;
+    let streamed = quietly(|| stream(source, job, &draft, progress))?;
+    progress.check()?;
+    draft.finish()?;
+    Ok(streamed)
+}
+
+fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Result<Streamed> {
+    let file = open(source)?;
+    let what = matrix_name(source, &file, job.layer)?;
+    let obs = Frame::open(source, &file, "obs", "cell")?;
+    let var = Frame::open(source, &file, "var", "guide")?;
+    let mut names = Names::open(&obs)?;
+    let n_cells = names.len()?;
+    let guides = var.index()?;
+    let matrix = Matrix { source, file: &file, what: &what, cells: &[], guides: &guides };
+    let in_blocks = by_blocks(job.model, job.rule.cut);
+    let blocks = match in_blocks {
+        true => Blocks::open(matrix, n_cells, || names.read(0..n_cells))?,
+        false => Blocks::Whole(Matrix { cells: &names.read(0..n_cells)?, ..matrix }.read()?),
+    };
+
+    let by_histogram = job.model.by_histogram().filter(|_| in_blocks);
+    let mut histograms = vec![Histogram::default(); if by_histogram.is_some() { guides.len() } else { 0 }];
+    let mut n_counts = 0;
+    for first in (0..n_cells).step_by(CELLS) {
+        let end = (first + CELLS).min(n_cells);
+        let cells = names.next(first..end)?;
+        let mut at = first;
+        while at < end {
+            progress.check()?;
+            let (range, rows) = blocks.next(&Matrix { cells: &cells[at - first..], ..matrix }, at..end)?;
+            if by_histogram.is_some() {
+                rows.guides.iter().zip(&rows.counts).for_each(|(&guide, &y)| histograms[guide as usize].add(y as u32));
+            }
+            n_counts += rows.counts.len();
+            at = range.end;
+        }
+    }
+    names.check_unique()?;
+
+    let mut local = job.rule;
+    let (scored, fits) = match (&blocks, by_histogram) {
+        (_, Some(score)) => {
+            let histograms: Vec<Vec<(u32, u32)>> = histograms.into_iter().map(Histogram::rows).collect();
+            let (scores, fits) = score(&histograms, n_cells, job.control, progress)?;
+            if let Cut::Fdr(fdr) = job.rule.cut {
+                local = at_fdr(&histograms, &scores, fdr, job.rule.min_umi);
+            }
+            (Scored::Rows(histograms, scores), Some(fits))
+        }
+        (Blocks::Whole(rows), None) if !in_blocks => {
+            let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
+            let scores = job.model.score(&counts, job.control, progress)?;
+            let calls = decide(&counts, &scores.score, &job.rule)?;
+            (Scored::All(scores.score, calls), Some(scores.fits))
+        }
+        _ => (Scored::Cells, None),
+    };
+
+    let info = job.model.info();
+    let single_stage = matches!(info.rule, DefaultRule::SingleStage);
+    let posterior = info.confidence == "posterior" && !single_stage;
+    let out = draft.open(0)?;
+    let failed = |error| draft.failed(error);
+    let index = match names.whole() {
+        Some(names) => Index::Names(obs.index_name(), names),
+        None => Index::Copy(&obs),
+    };
+    let columns = cell_columns(&guides, posterior);
+    let table = Table::create(&out, "obs", index, n_cells, Some(&obs), &columns).map_err(failed)?;
+    write::link_identity(&out).map_err(failed)?;
+    let shape = Shape { cells: n_cells, guides: guides.len(), counts: n_counts, called: None, scores: !single_stage };
+    let mut matrices = Matrices::create(&out, shape).map_err(failed)?;
+    let mut sums = Sums::new(guides.len());
+    let mut at = 0;
+    let mut seen = 0;
+    while at < n_cells {
+        progress.check()?;
+        let (range, rows) = blocks.next(&matrix, at..(at + CELLS).min(n_cells))?;
+        seen += rows.counts.len();
+        if seen > n_counts {
+            return Err(source.file("has changed while it was read. Run again."));
+        }
+        let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
+        let (scores, calls) = match &scored {
+            Scored::All(scores, calls) => {
+                let first = seen - rows.counts.len();
+                (scores[first..seen].to_vec(), part(calls, range.clone(), first))
+            }
+            Scored::Rows(histograms, scores) => {
+                let scores = look_up(&rows, histograms, scores);
+                let calls = decide(&counts, &scores, &local)?;
+                (scores, calls)
+            }
+            Scored::Cells => {
+                let scores = job.model.score(&counts, job.control, progress)?.score;
+                let calls = decide(&counts, &scores, &local)?;
+                (scores, calls)
+            }
+        };
+        sums.add(&counts, &scores, &calls);
+        let called: Vec<i32> = calls.pairs.iter().map(|&at| rows.guides[at]).collect();
+        let called_starts: Vec<i32> = calls.indptr.iter().map(|&at| at as i32).collect();
+        let block = Block {
+            starts: &rows.indptr,
+            guides: &rows.guides,
+            counts: &rows.counts,
+            scores: &scores,
+            called_starts: &called_starts,
+            called: &called,
+        };
+        matrices.add(&block).map_err(failed)?;
+        table.write(range.start, &cell_values(&counts, &scores, &calls, posterior)).map_err(failed)?;
+        at = range.end;
+    }
+    if seen != n_counts {
+        return Err(source.file("has changed while it was read. Run again."));
+    }
+
+    let fits = fits.unwrap_or_else(|| FitTable::unfitted("guide", &sums.cells_per_guide()));
+    let per_guide = fits.columns.iter().any(|(name, _)| name == "guide");
+    let worth = sums.finish(posterior, &if per_guide { fits.texts("status") } else { vec![] });
+    let columns = |fits: &FitTable| -> Vec<Stored> {
+        let named = |(name, column): &(String, Column)| match name.as_str() {
+            "guide" => None,
+            // There is one.
+            "batch" => Some(Stored::new(name.clone(), Column::Text(vec![Some("all".into()); column.len()]))),
+            _ => Some(Stored::new(name.clone(), column.clone())),
+        };
+        fits.columns.iter().filter_map(named).collect()
+    };
+    let (in_var, in_uns) = match per_guide {
+        true => {
+            let worth = worth_columns(&worth).into_iter().map(|(name, column)| Stored::new(name, column));
+            (columns(&fits).into_iter().chain(worth).collect(), None)
+        }
+        false => (vec![], Some(columns(&fits))),
+    };
+    let index = Index::Names(var.index_name(), &guides);
+    write::whole_table(&out, "var", index, guides.len(), Some(&var), in_var).map_err(failed)?;
+    write::write_uns(&out, job.notes, in_uns).map_err(failed)?;
+    drop((matrices, table));
+    write::close(out).map_err(failed)?;
+    Ok(Streamed { n_cells, guides, fits, worth })
+}
+
+/// Where the scores of a block come from.
+enum Scored {
+    /// From those of the rows of the histograms.
+    Rows(Vec<Vec<(u32, u32)>>, Vec<Option<Vec<f64>>>),
+    /// The model scores the block.
+    Cells,
+    /// All are known, and so are the calls.
+    All(Vec<f64>, Calls),
+}
+
+/// The calls of a range of cells, whose counts begin at `first`.
+fn part(calls: &Calls, cells: Range<usize>, first: usize) -> Calls {
+    let starts = &calls.indptr[cells.start..=cells.end];
+    let (from, to) = (starts[0], starts[starts.len() - 1]);
+    Calls {
+        pairs: calls.pairs[from..to].iter().map(|at| at - first).collect(),
+        indptr: starts.iter().map(|start| start - from).collect(),
+        best: calls.best[cells].iter().map(|at| at.map(|at| at - first)).collect(),
+    }
+}
+
+/// How many cells have each count of a guide.
+#[derive(Clone, Default)]
+struct Histogram {
+    /// By the count, as far as it has come.
+    small: Vec<u32>,
+    large: BTreeMap<u32, u32>,
+}
+
+impl Histogram {
+    const SMALL: u32 = 256;
+
+    fn add(&mut self, y: u32) {
+        if y >= Self::SMALL {
+            *self.large.entry(y).or_default() += 1;
+            return;
+        }
+        let y = y as usize;
+        if self.small.len() <= y {
+            self.small.resize(y + 1, 0);
+        }
+        self.small[y] += 1;
+    }
+
+    /// Counts that occur, rising, and the cells with each.
+    fn rows(self) -> Vec<(u32, u32)> {
+        (0..).zip(self.small).filter(|&(_, n)| n > 0).chain(self.large).collect()
+    }
+}
+
+/// The score of every stored count, from that of each row of its guide's histogram.
+fn look_up(rows: &Rows, histograms: &[Vec<(u32, u32)>], scores: &[Option<Vec<f64>>]) -> Vec<f64> {
+    let score = |(&guide, &y): (&i32, &f64)| {
+        let guide = guide as usize;
+        let at = histograms[guide].binary_search_by_key(&(y as u32), |&(y, _)| y).ok();
+        scores[guide].as_ref().zip(at).map_or(0.0, |(scores, at)| scores[at])
+    };
+    rows.guides.par_iter().zip(&rows.counts).with_min_len(1 << 13).map(score).collect()
+}
+
+/// A false discovery rate over all cells as the cut it comes to: the sums of `decide`, over the same groups of equal scores.
+fn at_fdr(histograms: &[Vec<(u32, u32)>], scores: &[Option<Vec<f64>>], fdr: f64, min_umi: f64) -> Rule {
+    let mut groups: Vec<(f64, usize)> = histograms
+        .iter()
+        .zip(scores)
+        .filter_map(|(rows, scores)| scores.as_ref().map(|scores| rows.iter().zip(scores)))
+        .flatten()
+        .filter(|((y, _), score)| **score > 0.0 && f64::from(*y) >= min_umi)
+        .map(|(&(_, n), &score)| (score, n as usize))
+        .collect();
+    groups.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    let (mut n, mut expected_false, mut cut) = (0, 0.0, None);
+    for ties in groups.chunk_by(|a, b| a.0 == b.0) {
+        let (score, tied) = (ties[0].0, ties.iter().map(|tie| tie.1).sum::<usize>());
+        expected_false += tied as f64 * (1.0 - score);
+        if expected_false > fdr * (n + tied) as f64 * (1.0 + 1e-12) {
+            break;
+        }
+        n += tied;
+        cut = Some(score);
+    }
+    match cut {
+        Some(cut) => Rule { cut: Cut::MinConfidence(cut), min_umi },
+        None => Rule { cut: Cut::MinConfidence(1.0), min_umi: f64::INFINITY },
+    }
+}
+
+/// The columns of obs, those of the cells of a guide_calls in R.
+fn cell_columns(guides: &[String], posterior: bool) -> Vec<(String, Kind)> {
+    let mut columns = vec![
+        ("guide_id", Kind::Category(guides.to_vec())),
+        ("umi_count", Kind::Integer { missing: true }),
+        ("assignment_confidence", Kind::Real),
+        ("is_unassigned", Kind::Logical { missing: false }),
+        ("is_multi_infected", Kind::Logical { missing: false }),
+        ("n_guides_detected", Kind::Integer { missing: false }),
+    ];
+    if posterior {
+        columns.push(("set_probability", Kind::Real));
+    }
+    columns.into_iter().map(|(name, kind)| (name.to_string(), kind)).collect()
+}
+
+fn cell_values(counts: &GuideCounts, scores: &[f64], calls: &Calls, posterior: bool) -> Vec<Column> {
+    let best = || calls.best.iter();
+    let n_called: Vec<i32> = calls.indptr.windows(2).map(|pair| (pair[1] - pair[0]) as i32).collect();
+    let mut columns = vec![
+        Column::Integer(best().map(|at| at.map(|at| counts.guides()[at])).collect()),
+        Column::Integer(best().map(|at| at.map(|at| counts.counts()[at] as i32)).collect()),
+        Column::Real(best().map(|at| at.map_or(f64::NAN, |at| scores[at])).collect()),
+        Column::Logical(best().map(|at| Some(at.is_none())).collect()),
+        Column::Logical(n_called.iter().map(|&n| Some(n > 1)).collect()),
+        Column::Integer(n_called.into_iter().map(Some).collect()),
+    ];
+    if posterior {
+        columns.push(Column::Real(set_probability(counts, scores, calls)));
+    }
+    columns
+}
+
+/// What the calls of the guides are worth, as columns.
+pub fn worth_columns(worth: &[Diagnosis]) -> Vec<(String, Column)> {
+    let real = |f: fn(&Diagnosis) -> f64| Column::Real(worth.iter().map(f).collect());
+    let columns = [
+        ("n_cells_called", Column::Integer(worth.iter().map(|guide| Some(guide.n_cells_called as i32)).collect())),
+        ("min_umi_called", Column::Integer(worth.iter().map(|guide| guide.min_umi_called.map(|n| n as i32)).collect())),
+        ("expected_cells", real(|guide| guide.expected_cells)),
+        ("expected_precision", real(|guide| guide.expected_precision)),
+        ("expected_recall", real(|guide| guide.expected_recall)),
+        ("separation", real(|guide| guide.separation)),
+        ("warning", Column::Text(worth.iter().map(|guide| Some(guide.warning.clone())).collect())),
+    ];
+    columns.map(|(name, column)| (name.to_string(), column)).into()
+}
