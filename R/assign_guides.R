@@ -104,7 +104,7 @@
 #'   do. The calls are those without `output`, bit for bit. In blocks work the models umi, max, ratio, gauss and poisson_gauss, by
 #'   `min_confidence` or `fdr`, without `batch` or `BPPARAM`, for an `.h5ad` whose counts are compressed by cells (`csr_matrix`);
 #'   counts stored otherwise are read into memory, 12 bytes each. The other models look at the whole matrix: they hold counts,
-#'   scores and what the fit needs, some 40 bytes for each stored count, and write the same file.
+#'   scores and what the fit needs, some 50 bytes for each stored count, ambient 100, and write the same file.
 #'
 #'   The file is made under a temporary name in the folder of `output`, which starts with a dot and ends in `.part`, and renamed
 #'   when it is whole: an error or Ctrl-C leaves nothing, a killed process only that temporary file. It has
