@@ -200,7 +200,8 @@ fn top_share(counts: &GuideCounts, scores: &[f64], share: f64) -> Vec<bool> {
             // 0.29 * 100 is 28.999999999999996 in binary.
             let n = (share * places.len() as f64 + 1e-9).floor() as usize;
             if n > 0 && n < places.len() {
-                places.select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
+                places
+                    .select_nth_unstable_by(n - 1, |a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
             }
             places.truncate(n);
             places.into_iter().map(|(_, _, at)| at).collect()
