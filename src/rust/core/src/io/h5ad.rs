@@ -3,12 +3,13 @@
 //! It goes by the encodings that the file states and refuses those it does not know. Format:
 //! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
 
+mod chunks;
 pub(crate) mod frame;
-mod gzip;
 pub(crate) mod matrix;
 pub(crate) mod quiet;
 pub(crate) mod values;
 pub mod write;
+mod zstd;
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;

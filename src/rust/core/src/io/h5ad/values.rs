@@ -9,8 +9,8 @@ use hdf5::{Container, Dataset, H5Type, Location};
 use ndarray::s;
 use rayon::prelude::*;
 
-use super::gzip::{self, Converted};
-use super::{too_many, MOST};
+use super::chunks::{self, Converted};
+use super::{too_many, zstd, MOST};
 use crate::{Error, Result};
 
 /// The file, to be named in every error.
@@ -357,10 +357,10 @@ fn convert_vector<T: Stored, O: Send>(
     convert: impl Fn(f64) -> Option<O> + Sync,
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
-    match gzip::convert::<T, O>(&values.dataset, first, out, &convert) {
+    match chunks::convert::<T, O>(&values.dataset, first, out, &convert) {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
-        Converted::NotGzip => {}
+        Converted::NotHere => {}
     }
     let block = values.block();
     for (number, out) in out.chunks_mut(block).enumerate() {
@@ -435,6 +435,7 @@ fn raw_strings(container: &Container, range: Option<Range<usize>>) -> hdf5::Resu
 }
 
 fn check_filters(source: Source, what: &str, dataset: &Dataset) -> Result<()> {
+    zstd::register();
     for filter in dataset.filters() {
         // Asking also looks for the filter among the plugins.
         if Filter::get_info(filter.id()).decode_enabled {

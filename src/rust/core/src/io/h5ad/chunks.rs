@@ -1,12 +1,14 @@
-//! Vectors in gzip chunks, decompressed on all threads of the current pool: HDF5's own path takes one, and an older zlib.
+//! Vectors in compressed chunks, decompressed on all threads of the current pool: HDF5's own path takes one, and an older zlib.
 //!
-//! Anything but native numbers behind gzip, or shuffle and gzip, is left to HDF5, as is a damaged chunk, for its error text.
+//! Anything but native numbers behind one of the codecs below, or shuffle and that, is left to HDF5, as is a damaged chunk, for its
+//! error text.
 use flate2::{Decompress, FlushDecompress, Status};
 use hdf5::filters::Filter;
 use hdf5::Dataset;
 use rayon::prelude::*;
 
 use super::values::Stored;
+use super::zstd;
 
 /// How the work on a vector went.
 pub enum Converted {
@@ -14,7 +16,7 @@ pub enum Converted {
     /// The first value that does not convert, with its position.
     Refused(usize, f64),
     /// HDF5 has to read this vector.
-    NotGzip,
+    NotHere,
 }
 
 /// Bytes of the largest chunk that is read here: some are in memory for each thread.
@@ -27,10 +29,47 @@ struct Raw {
     skipped: u32,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Codec {
+    Gzip,
+    Lzf,
+    Zstd,
+}
+
+impl Codec {
+    fn of(filter: &Filter) -> Option<Self> {
+        match filter {
+            Filter::Deflate(_) => Some(Codec::Gzip),
+            Filter::LZF => Some(Codec::Lzf),
+            Filter::User(id, _) if *id == zstd::ID => Some(Codec::Zstd),
+            _ => None,
+        }
+    }
+
+    /// Fills `out`, or says that these bytes are not it.
+    fn decode(self, bytes: &[u8], out: &mut [u8]) -> bool {
+        match self {
+            Codec::Gzip => {
+                let mut stream = Decompress::new(true);
+                let status = stream.decompress(bytes, out, FlushDecompress::Finish);
+                matches!(status, Ok(Status::StreamEnd)) && stream.total_out() == out.len() as u64
+            }
+            Codec::Lzf => match lzf::decompress(bytes, out.len()) {
+                Ok(decoded) if decoded.len() == out.len() => {
+                    out.copy_from_slice(&decoded);
+                    true
+                }
+                _ => false,
+            },
+            Codec::Zstd => zstd::decode(bytes, out) == Some(out.len()),
+        }
+    }
+}
+
 struct Layout {
     /// Places of the filters in the pipeline.
     shuffle: Option<usize>,
-    gzip: usize,
+    codec: (Codec, usize),
     /// Values of a chunk; the last one is stored in full length.
     chunk: usize,
 }
@@ -42,7 +81,7 @@ pub fn convert<T: Stored, O: Send>(
     out: &mut [O],
     convert: &(impl Fn(f64) -> Option<O> + Sync),
 ) -> Converted {
-    let Some(layout) = layout::<T>(dataset) else { return Converted::NotGzip };
+    let Some(layout) = layout::<T>(dataset) else { return Converted::NotHere };
     // The part of each chunk that is asked for; the first may begin and the last may end within theirs.
     let mut parts: Vec<(usize, &mut [O])> = vec![];
     let (mut at, mut rest) = (first, out);
@@ -55,7 +94,7 @@ pub fn convert<T: Stored, O: Send>(
     // Some chunks for each thread, so that a slow one delays no other.
     for parts in parts.chunks_mut(4 * rayon::current_num_threads()) {
         let raw: Option<Vec<Raw>> = parts.iter().map(|(at, _)| read_raw(dataset, at - at % layout.chunk)).collect();
-        let Some(raw) = raw else { return Converted::NotGzip };
+        let Some(raw) = raw else { return Converted::NotHere };
         let converted: Vec<Converted> = parts
             .par_iter_mut()
             .zip(&raw)
@@ -67,7 +106,7 @@ pub fn convert<T: Stored, O: Send>(
             match converted {
                 Converted::All => {}
                 Converted::Refused(position, value) => return Converted::Refused(at - first + position, value),
-                Converted::NotGzip => return Converted::NotGzip,
+                Converted::NotHere => return Converted::NotHere,
             }
         }
     }
@@ -75,16 +114,16 @@ pub fn convert<T: Stored, O: Send>(
 }
 
 fn layout<T: Stored>(dataset: &Dataset) -> Option<Layout> {
-    let (shuffle, gzip) = match dataset.filters()[..] {
-        [Filter::Deflate(_)] => (None, 0),
-        [Filter::Shuffle, Filter::Deflate(_)] => (Some(0), 1),
+    let (shuffle, codec) = match &dataset.filters()[..] {
+        [codec] => (None, (Codec::of(codec)?, 0)),
+        [Filter::Shuffle, codec] => (Some(0), (Codec::of(codec)?, 1)),
         _ => return None,
     };
     let chunk = match dataset.chunk()?[..] {
         [chunk] if chunk > 0 && chunk * size_of::<T>() <= LARGEST => chunk,
         _ => return None,
     };
-    dataset.dtype().ok()?.is::<T>().then_some(Layout { shuffle, gzip, chunk })
+    dataset.dtype().ok()?.is::<T>().then_some(Layout { shuffle, codec, chunk })
 }
 
 impl Layout {
@@ -97,19 +136,19 @@ impl Layout {
         convert: impl Fn(f64) -> Option<O>,
     ) -> Converted {
         let ran = |filter: usize| raw.skipped & (1 << filter) == 0;
-        let bytes = match ran(self.gzip) {
+        let (codec, place) = self.codec;
+        let bytes = match ran(place) {
             true => {
                 buffer.resize(self.chunk * size_of::<T>(), 0);
-                let mut stream = Decompress::new(true);
-                match stream.decompress(&raw.bytes, buffer, FlushDecompress::Finish) {
-                    Ok(Status::StreamEnd) if stream.total_out() == buffer.len() as u64 => buffer,
-                    _ => return Converted::NotGzip,
+                if !codec.decode(&raw.bytes, buffer) {
+                    return Converted::NotHere;
                 }
+                buffer
             }
             false => &raw.bytes,
         };
         if bytes.len() != self.chunk * size_of::<T>() {
-            return Converted::NotGzip;
+            return Converted::NotHere;
         }
         let shuffled = self.shuffle.is_some_and(ran);
         for (position, out) in out.iter_mut().enumerate() {
@@ -168,19 +207,22 @@ mod tests {
     fn check<T: Stored + std::fmt::Debug>(file: &hdf5::File, name: &str, make: fn(usize) -> T, skip: bool) {
         let values: Vec<T> = (0..10_007).map(make).collect();
         let expected: Vec<f64> = values.iter().map(|value| value.to_f64()).collect();
-        for shuffle in [false, true] {
+        for (shuffle, codec) in
+            [false, true].into_iter().flat_map(|shuffle| [(shuffle, Codec::Gzip), (shuffle, Codec::Lzf)])
+        {
             let builder = file.new_dataset_builder().chunk(1000);
-            let builder = if shuffle { builder.shuffle().deflate(4) } else { builder.deflate(4) };
-            let dataset = builder.with_data(&values).create(format!("{name}-{shuffle}").as_str()).unwrap();
+            let builder = if shuffle { builder.shuffle() } else { builder };
+            let builder = if codec == Codec::Lzf { builder.lzf() } else { builder.deflate(4) };
+            let dataset = builder.with_data(&values).create(format!("{name}-{shuffle}-{codec:?}").as_str()).unwrap();
             let mut out = vec![0.0; values.len()];
             let all = matches!(convert::<T, f64>(&dataset, 0, &mut out, &Some), Converted::All);
-            assert_eq!(all, !skip && cfg!(raw_chunks), "{name} {shuffle}");
-            assert!(!all || out == expected, "{name} {shuffle}");
+            assert_eq!(all, !skip && cfg!(raw_chunks), "{name} {shuffle} {codec:?}");
+            assert!(!all || out == expected, "{name} {shuffle} {codec:?}");
             for range in [0..7, 3..1000, 999..1001, 1500..7001, 2000..3000, 9990..10_007] {
                 let out = &mut out[range.clone()];
                 out.fill(-1.0);
                 convert::<T, f64>(&dataset, range.start, out, &Some);
-                assert!(!all || out == &expected[range.clone()], "{name} {shuffle} {range:?}");
+                assert!(!all || out == &expected[range.clone()], "{name} {shuffle} {codec:?} {range:?}");
             }
         }
     }
@@ -210,7 +252,7 @@ mod tests {
             }
             // Another type than the stored one, other filters, and no chunks: HDF5's work.
             let other = |dataset: &Dataset| {
-                matches!(convert::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Some(1)), Converted::NotGzip)
+                matches!(convert::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Some(1)), Converted::NotHere)
             };
             assert!(other(&dataset));
             let values: Vec<i64> = (0..5000).collect();
@@ -225,25 +267,38 @@ mod tests {
 
     #[test]
     fn a_damaged_chunk_is_left_to_hdf5() {
-        let layout = Layout { shuffle: None, gzip: 0, chunk: 100 };
+        use ruzstd::encoding::{compress_to_vec, CompressionLevel};
+        let values: Vec<u8> = (0..100).map(|i| i % 7).collect();
+        let expected: Vec<f64> = values[..90].iter().map(|&value| f64::from(value)).collect();
         let mut stream = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::new(4));
-        std::io::Write::write_all(&mut stream, &[7; 100]).unwrap();
-        let bytes = stream.finish().unwrap();
-        let of = |bytes: Vec<u8>, skipped: u32| {
-            let mut out = [0.0; 90];
-            let raw = Raw { bytes, skipped };
-            let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], 0, &mut out, Some), Converted::All);
-            done.then_some(out)
-        };
-        assert_eq!(of(bytes.clone(), 0), Some([7.0; 90]));
-        assert_eq!(of(vec![7; 100], 1), Some([7.0; 90]));
-        assert_eq!(of(vec![7; 99], 1), None);
-        assert_eq!(of(bytes[..bytes.len() - 3].to_vec(), 0), None);
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 0x10;
-            // zlib keeps a checksum of the content; parts of the header may differ without harm.
-            assert!(of(damaged, 0).is_none_or(|out| out == [7.0; 90]), "{at}");
+        std::io::Write::write_all(&mut stream, &values).unwrap();
+        let encoded = [
+            (Codec::Gzip, stream.finish().unwrap()),
+            (Codec::Lzf, lzf::compress(&values).unwrap()),
+            (Codec::Zstd, compress_to_vec(&values[..], CompressionLevel::Fastest)),
+        ];
+        for (codec, bytes) in encoded {
+            let layout = Layout { shuffle: None, codec: (codec, 0), chunk: 100 };
+            let of = |bytes: Vec<u8>, skipped: u32| {
+                let mut out = vec![0.0; 90];
+                let raw = Raw { bytes, skipped };
+                let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], 0, &mut out, Some), Converted::All);
+                done.then_some(out)
+            };
+            assert!(bytes.len() < 100, "{codec:?}");
+            assert_eq!(of(bytes.clone(), 0), Some(expected.clone()), "{codec:?}");
+            assert_eq!(of(values.clone(), 1), Some(expected.clone()));
+            assert_eq!(of(values[1..].to_vec(), 1), None);
+            for length in 0..bytes.len() - 4 {
+                assert_eq!(of(bytes[..length].to_vec(), 0), None, "{codec:?} {length}");
+            }
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                let read = of(damaged, 0);
+                // zlib keeps a checksum of the content; parts of the header may differ without harm.
+                assert!(codec != Codec::Gzip || read.is_none_or(|out| out == expected), "{at}");
+            }
         }
     }
 }
