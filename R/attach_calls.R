@@ -80,19 +80,19 @@ renamed_cells <- function(cells, rename) {
   renamed
 }
 
-# Where each of `ours` is in `theirs`, and in words how it was found.
-match_cells <- function(ours, theirs) {
+# Where each of `ours` is in `theirs`, and in words how it was found. `here`, `there` and `same` are for messages.
+match_cells <- function(ours, theirs, here = "the calls", there = "`x`", same = "the object with the same cells") {
   for (rule in cell_rules) {
     us <- rule$key(ours)
     them <- rule$key(theirs)
     at <- match(us, them, incomparables = NA)
     if (all(is.na(at))) next
-    refuse_ambiguous(ours, us, them, "the calls", "`x`", rule)
-    refuse_ambiguous(theirs, them, us, "`x`", "the calls", rule)
+    refuse_ambiguous(ours, us, them, here, there, rule)
+    refuse_ambiguous(theirs, them, us, there, here, rule)
     found <- which(!is.na(at))
     if (!is.null(rule$says)) {
-      refuse_two_samples(ours[found], theirs[at[found]], "the calls", "`x`")
-      refuse_two_samples(theirs[at[found]], ours[found], "`x`", "the calls")
+      refuse_two_samples(ours[found], theirs[at[found]], here, there)
+      refuse_two_samples(theirs[at[found]], ours[found], there, here)
     }
     how <- if (!is.null(rule$says)) {
       paste0(", matched ", rule$says, " (", quote_names(ours[found[1L]]), " is ", quote_names(theirs[at[found[1L]]]), ")")
@@ -102,8 +102,8 @@ match_cells <- function(ours, theirs) {
     return(list(at = at, how = how))
   }
   abort(
-    "names", "None of the cells of the calls (", quote_names(ours, 3L), ") is in `x` (", quote_names(theirs, 3L), ").\n",
-    "  Calls are matched by cell name: give the object with the same cells, or make the names alike with `cells`."
+    "names", "None of the cells of ", here, " (", quote_names(ours, 3L), ") is in ", there, " (", quote_names(theirs, 3L), ").\n",
+    "  Calls are matched by cell name: give ", same, ", or make the names alike with `cells`."
   )
 }
 
