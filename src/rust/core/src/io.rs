@@ -7,6 +7,7 @@ use crate::Result;
 
 pub mod h5ad;
 pub mod h5mu;
+pub mod inspect;
 
 /// What a guide-count file holds, as the compressed rows of a cells x guides matrix, which are byte for byte the
 /// compressed columns of R's guides x cells `dgCMatrix`.

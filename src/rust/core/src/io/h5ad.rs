@@ -7,6 +7,7 @@ pub(crate) mod frame;
 mod gzip;
 pub(crate) mod matrix;
 pub(crate) mod quiet;
+pub mod scores;
 pub(crate) mod values;
 pub mod write;
 

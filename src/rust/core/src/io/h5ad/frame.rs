@@ -5,7 +5,7 @@ use hdf5::types::TypeDescriptor;
 use hdf5::{Group, LocationType, ObjectReference1, ReferencedObject};
 use rayon::prelude::*;
 
-use super::values::{attribute, attributes, encoding, quoted, Source, Values};
+use super::values::{attribute, attributes, encoding, quoted, Number, Source, Values};
 use super::{too_many, MOST};
 use crate::Result;
 
@@ -164,6 +164,32 @@ impl<'a> Frame<'a> {
         columns
     }
 
+    /// The columns of earlier calls, in the order of the table.
+    pub fn our_columns(&self) -> Vec<String> {
+        attributes(&self.group, OURS)
+    }
+
+    /// A column with its type.
+    pub fn typed(&self, name: &str) -> Result<crate::fit::Column> {
+        use crate::fit::Column as Typed;
+        let values = self.column(name)?.values;
+        let of_group = |name| self.group.group(name).and_then(|group| group.dataset("values"));
+        let stored = self.group.dataset(name).or_else(|_| of_group(name)).ok().and_then(|dataset| Number::of(&dataset));
+        fn parsed<T: std::str::FromStr>(values: &[Option<String>]) -> Vec<Option<T>> {
+            values.iter().map(|value| value.as_ref().and_then(|value| value.parse().ok())).collect()
+        }
+        Ok(match stored {
+            Some(number) if number.is_float() => {
+                Typed::Real(parsed(&values).into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+            }
+            Some(Number::Bool) => {
+                Typed::Logical(values.iter().map(|value| value.as_ref().map(|value| value == "TRUE")).collect())
+            }
+            Some(_) => Typed::Integer(parsed(&values)),
+            None => Typed::Text(values),
+        })
+    }
+
     pub fn group(&self) -> &Group {
         &self.group
     }
@@ -173,7 +199,7 @@ impl<'a> Frame<'a> {
         &self.index
     }
 
-    fn columns(&self) -> Vec<String> {
+    pub fn columns(&self) -> Vec<String> {
         let mut columns = self.group.member_names().unwrap_or_default();
         columns.retain(|name| *name != self.index && name != "__categories");
         columns

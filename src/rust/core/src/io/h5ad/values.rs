@@ -99,6 +99,12 @@ pub fn attributes(object: &Location, name: &str) -> Vec<String> {
     raw.ok().flatten().unwrap_or_default().into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()).collect()
 }
 
+/// A text that stands alone in a dataset.
+pub fn single_text(group: &hdf5::Group, name: &str) -> Option<String> {
+    let raw = raw_strings(&*group.dataset(name).ok()?, None).ok()??;
+    String::from_utf8(raw.into_iter().next()?).ok()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     I8,
