@@ -51,6 +51,9 @@ rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_
   ))
 }
 
+# Whether progress_tick() is called while Rust works.
+rust_show_progress <- function(show) unwrap(rs_show_progress(show))
+
 rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
 
 rust_check_output <- function(path, input, overwrite) unwrap(rs_check_output(enc2utf8(path), enc2utf8(input), overwrite))

@@ -8,6 +8,7 @@ mod vectors;
 mod write;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Once};
 use std::time::Duration;
 
@@ -321,6 +322,26 @@ unsafe extern "C" fn check_interrupt(_: *mut std::ffi::c_void) {
     unsafe { R_CheckUserInterrupt() }
 }
 
+/// Whether R shows progress.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`watched`] tells R how far the work is, or no longer does.
+/// @noRd
+#[extendr]
+fn rs_show_progress(show: bool) -> Robj {
+    guard(|| {
+        SHOWN.store(show, Ordering::Relaxed);
+        Ok(().into())
+    })
+}
+
+/// Shows in R how far the work is; false where the user pressed Ctrl-C meanwhile. On R's thread only.
+fn tick(progress: &Progress) -> bool {
+    let call = format!("kaichi:::progress_tick({}, {})", progress.done(), progress.total());
+    // The function in R catches its errors, so that an error here is a jump that only Ctrl-C makes.
+    eval_string(&call).is_ok_and(|went_on| went_on.as_bool() != Some(false))
+}
+
 fn threads(n_jobs: i32) -> usize {
     match n_jobs {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
@@ -328,7 +349,7 @@ fn threads(n_jobs: i32) -> usize {
     }
 }
 
-/// Runs the work on its own threads while R's thread looks out for Ctrl-C.
+/// Runs the work on its own threads while R's thread looks out for Ctrl-C and shows how far the work is.
 fn watched<T: Send>(
     n_jobs: i32,
     work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
@@ -346,7 +367,7 @@ fn watched<T: Send>(
         while let Err(mpsc::RecvTimeoutError::Timeout) = receive.recv_timeout(Duration::from_millis(100)) {
             // SAFETY: on R's thread; R_ToplevelExec catches the jump of R_CheckUserInterrupt and returns 0.
             let went_on = unsafe { R_ToplevelExec(Some(check_interrupt), std::ptr::null_mut()) };
-            if went_on == 0 {
+            if went_on == 0 || (SHOWN.load(Ordering::Relaxed) && !tick(&progress)) {
                 progress.cancel();
             }
         }
@@ -396,4 +417,5 @@ extendr_module! {
     fn rs_read_h5ad;
     fn rs_score;
     fn rs_shard;
+    fn rs_show_progress;
 }
