@@ -169,7 +169,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
     }
   }
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  scores <- score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
+  scores <- score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x

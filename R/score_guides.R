@@ -90,7 +90,7 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
+  score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
 }
 
 refuse_covariate <- function(covariate, info) {

@@ -2,7 +2,7 @@
 use kaichi_core::counts::GuideCounts;
 use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
-use kaichi_core::io::{h5ad, GuideFile};
+use kaichi_core::io::{self, GuideFile, ReadOptions};
 use kaichi_core::models::{self, DefaultRule, Model, ModelInfo, Scores, MODELS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::{Error, Result};
@@ -327,7 +327,8 @@ fn scored(args: &Args, model: &dyn Model) -> Result<(GuideFile, Scores)> {
         Some(jobs) => jobs as usize,
         None => std::thread::available_parallelism().map_or(1, |n| n.get() / 2),
     };
-    let file = h5ad::read(args.input(), args.text("layer")?, args.text("batch")?)?;
+    let options = ReadOptions { layer: args.text("layer")?, batch: args.text("batch")?, ..ReadOptions::default() };
+    let file = io::read(args.input(), &options)?;
     let counts = file.guide_counts()?;
     let scores = on_threads(threads, || model.score(&counts, &control, &Progress::default()))?;
     drop(counts);

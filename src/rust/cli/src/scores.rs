@@ -131,7 +131,7 @@ fn parse(text: &str, name: &str) -> Result<ScoresFile> {
         counts: vec![],
         cell_names: vec![],
         guide_names: vec![],
-        batch: None,
+        ..GuideFile::default()
     };
     let mut score = vec![];
     let mut code_of: HashMap<String, i32> = HashMap::new();
@@ -222,7 +222,7 @@ mod tests {
                 counts: vec![7.0, 2147483647.0, 1.0],
                 cell_names: text(&["empty", "a,b", "#c", "last"]),
                 guide_names: text(&["g \"1\"", "none", "g\n3"]),
-                batch: None,
+                ..GuideFile::default()
             },
             score: vec![0.1 + 0.2, 5e-324, 1.0 - f64::EPSILON / 2.0],
         }

@@ -161,6 +161,7 @@ mod tests {
             cell_names: ["a", "b", "c"].map(String::from).to_vec(),
             guide_names: ["g,1", "h"].map(String::from).to_vec(),
             batch: batch.map(|names| names.map(String::from).to_vec()),
+            ..GuideFile::default()
         }
     }
 
