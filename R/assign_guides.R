@@ -176,7 +176,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   }
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
   scores <- with_progress(
-    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
+    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
   )
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {

@@ -91,7 +91,9 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_bpparam(BPPARAM)
   check_verbose(verbose)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  with_progress(verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer)))
+  with_progress(
+    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
+  )
 }
 
 refuse_covariate <- function(covariate, info) {

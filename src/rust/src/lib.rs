@@ -7,6 +7,7 @@ mod simulate;
 mod vectors;
 mod write;
 
+use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Once};
@@ -17,10 +18,11 @@ use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
 use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::io::{self, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::stream::worth_columns;
-use kaichi_core::{io, Error};
+use kaichi_core::Error;
 
 static QUIET_PANICS: Once = Once::new();
 
@@ -52,25 +54,50 @@ fn condition(error: &Error) -> Robj {
     robj
 }
 
-/// Reads an .h5ad: list(p, i, x, guides, cells, batch).
+/// Reads guide counts: list(p, i, x, guides, cells, batch, facts, choices); `facts` are columns of a guide table, `choices` what is
+/// to be said. `options` are named strings.
 /// @noRd
 #[extendr]
-fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>, n_jobs: i32) -> Robj {
+fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
     guard(|| {
-        let layer: Option<String> = layer.into();
-        let batch: Option<String> = batch.into();
+        let options: HashMap<&str, Robj> = options.iter().collect();
+        let option = |name: &str| options.get(name).and_then(|value| value.as_str());
+        let options = ReadOptions {
+            layer: option("layer"),
+            batch: option("batch"),
+            modality: option("modality"),
+            feature_type: option("feature_type"),
+            orientation: option("orientation").map(Orientation::new).transpose()?,
+        };
         let path = std::path::Path::new(path);
-        let file = on_threads(threads(n_jobs), || io::h5ad::read(path, layer.as_deref(), batch.as_deref()))?;
+        let file = on_threads(threads(n_jobs), || io::read(path, &options))?;
+        let facts = file.facts.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
         Ok(list!(
             p = vectors::integers(file.indptr),
             i = vectors::integers(file.guides),
             x = vectors::reals(file.counts),
             guides = file.guide_names,
             cells = vectors::names(file.cell_names),
-            batch = file.batch.map_or(Robj::from(()), Robj::from)
+            batch = file.batch.map_or(Robj::from(()), Robj::from),
+            facts = columns(facts),
+            choices = file.choices
         )
         .into())
     })
+}
+
+/// Whether each is a feature type of guides.
+/// @noRd
+#[extendr]
+fn rs_is_guide_type(types: Vec<String>) -> Robj {
+    guard(|| Ok(types.iter().map(|name| io::features::is_guide_type(name)).collect::<Vec<bool>>().into()))
+}
+
+/// Whether each is a name under which people keep guides.
+/// @noRd
+#[extendr]
+fn rs_is_guide_name(names: Vec<String>) -> Robj {
+    guard(|| Ok(names.iter().map(|name| io::features::is_guide_name(name)).collect::<Vec<bool>>().into()))
 }
 
 /// The first stored value that is no UMI count: list(position, reason, zeros); position is 1-based, 0 when all are counts.
@@ -413,8 +440,10 @@ extendr_module! {
     fn rs_decide;
     fn rs_find_model;
     fn rs_first_bad_count;
+    fn rs_is_guide_name;
+    fn rs_is_guide_type;
     fn rs_models;
-    fn rs_read_h5ad;
+    fn rs_read;
     fn rs_score;
     fn rs_shard;
     fn rs_show_progress;

@@ -8,7 +8,10 @@
 #   --models a,b      of guide_models() (default all)
 #   --jobs 1,2        threads
 #   --formats a,b     plain, gzip: how the h5ad is compressed (default plain)
+#   --stream yes|no   whether to go from file to file too, with assign_guides(path, output = ), for the models that do so in blocks of
+#                     cells (default no)
 #   --peer yes|no     whether to run kaichi 0.2.0 (default yes)
+#   --peer-jobs 1,2   its threads (default those of --jobs)
 #   --screen NAME     of guide_screens() (default easy)
 #   --set n=v,...     parameters of simulate_guides() to change (default ambient_mean=6.5: some 8 stored counts a cell)
 #   --repeats N       runs of each; the least time of each column counts (default 1)
@@ -43,6 +46,11 @@ if (identical(given[1L], "job")) {
     took <- seconds(calls <- assign_guides(path, model = model, n_jobs = jobs))
     memory <- peak_memory()
     cat(took, memory, seconds(sum(nchar(calls$cells$cell_barcode)))[1L], NA, NA, NA)
+  } else if (given[5L] == "stream") {
+    output <- tempfile("calls", dirname(path), fileext = ".h5ad")
+    took <- seconds(assign_guides(path, model = model, n_jobs = jobs, output = output))
+    unlink(output)
+    cat(took, peak_memory(), NA, NA, NA, NA)
   } else {
     internal <- asNamespace("kaichi")
     info <- internal$find_model(model)
@@ -57,10 +65,10 @@ if (identical(given[1L], "job")) {
 
 library(kaichi)
 options <- local({
-  known <- c("python", "sizes", "models", "jobs", "formats", "peer", "screen", "set", "repeats", "limit", "out")
+  known <- c("python", "sizes", "models", "jobs", "formats", "stream", "peer", "peer-jobs", "screen", "set", "repeats", "limit", "out")
   values <- list(
     python = Sys.getenv("PEERS_PYTHON"), sizes = "20000x100,200000x1000,1000000x5000", jobs = "1,2", formats = "plain",
-    peer = "yes", screen = "easy", set = "ambient_mean=6.5", repeats = "1", limit = "600"
+    stream = "no", peer = "yes", screen = "easy", set = "ambient_mean=6.5", repeats = "1", limit = "600"
   )
   while (length(given) > 0L) {
     name <- sub("^--", "", given[1L])
@@ -85,6 +93,8 @@ changes <- stats::setNames(
 out <- if (is.null(options$out)) tempfile("speed") else options$out
 dir.create(out, showWarnings = FALSE, recursive = TRUE)
 peers <- file.path(dirname(script), "peers.py")
+peer_jobs <- pieces(if (is.null(options[["peer-jobs"]])) options$jobs else options[["peer-jobs"]])
+in_blocks <- if (options$stream == "yes") c("umi", "max", "ratio", "gauss", "poisson_gauss")
 # What 0.2.0 has.
 peer_models <- if (options$peer == "yes") {
   c("umi", "max", "ratio", "quantiles", "poisson_gauss", "poisson", "neg_binomial", "binomial", "beta2", "beta3", "gauss")
@@ -161,7 +171,8 @@ for (size in pieces(options$sizes)) {
         phases <- ours("phases")
         whole[is.na(whole)] <- phases[is.na(whole)]
         record("kaichi", model, jobs, whole)
-        if (model %in% peer_models) record("kaichi 0.2.0", model, jobs, python("kaichi", model, jobs))
+        if (model %in% in_blocks) record("kaichi to a file", model, jobs, ours("stream"))
+        if (model %in% peer_models && jobs %in% peer_jobs) record("kaichi 0.2.0", model, jobs, python("kaichi", model, jobs))
       }
     }
   }

@@ -2,6 +2,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{value_parser, Arg, ArgAction, ArgGroup, Command};
 use clap_complete::Shell;
+use kaichi_core::io::Orientation;
 use kaichi_core::models::{DefaultRule, ModelInfo, MODELS};
 use std::path::PathBuf;
 
@@ -14,6 +15,8 @@ pub const DEFAULT_MODEL: &str = "poisson_gauss";
 pub const DEFAULT_CUT: f64 = 0.9;
 
 pub const FORMATS: [&str; 5] = ["h5ad", "h5mu", "csv", "cells", "crispat"];
+
+const INPUTS: &str = "The guide counts: an .h5ad, .h5mu, 10x .h5, molecule_info.h5, or a folder with an .mtx";
 
 const EXIT: &str = "\
 Exit status:
@@ -45,7 +48,7 @@ fn assign() -> Command {
     Command::new("assign")
         .about("Decides which guides each cell received: scores every (cell, guide) pair and calls those that pass")
         .after_help(format!("{TABLES}\n\n{EXIT}"))
-        .args(input("counts", "The guide counts: an .h5ad"))
+        .args(input("counts", INPUTS))
         .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
         .arg(model(|_| true))
         .args(rules(false))
@@ -63,7 +66,7 @@ fn score() -> Command {
             "The output has the counts in X, the score of each stored count in the layer \"scores\", the fits in var (or, per \
              batch, in uns/kaichi/fits), and the model in uns/kaichi, as kaichi for Python keeps them.\n\n{EXIT}"
         ))
-        .args(input("counts", "The guide counts: an .h5ad"))
+        .args(input("counts", INPUTS))
         .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
         .arg(model(keeps_scores))
         .args(count_options())
@@ -226,6 +229,16 @@ fn count_options() -> Vec<Arg> {
             .value_name("COLUMN")
             .help(format!("Column of obs with the batch of each cell. Used by {batched}")),
         Arg::new("layer").long("layer").value_name("NAME").help("Layer with the raw UMI counts [default: X]"),
+        Arg::new("modality").long("modality").value_name("NAME").help("Of an .h5mu: the modality with the guides"),
+        Arg::new("feature-type")
+            .long("feature-type")
+            .value_name("TYPE")
+            .help("Which features are guides, where the file says the type of each; found if not said"),
+        Arg::new("orientation")
+            .long("orientation")
+            .value_name("WHICH")
+            .value_parser(PossibleValuesParser::new(Orientation::NAMES))
+            .help("Of an .mtx: what its rows and columns are"),
         Arg::new("params").long("params").value_name("JSON|@FILE").help(
             "Settings of the models as JSON, as in {\"starts\": 4, \"umi_threshold\": 3}, or @ and a file with it; an option of \
              its own goes first",

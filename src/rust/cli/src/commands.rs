@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Command};
 use kaichi_core::decide::{Cut, Rule};
-use kaichi_core::io::{h5ad, inspect, GuideFile};
+use kaichi_core::io::{self, h5ad, inspect, GuideFile, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, Model, ModelInfo, MODELS};
 use kaichi_core::stream;
 use kaichi_core::{Error, Result};
@@ -43,8 +43,10 @@ fn assign(matches: &ArgMatches) -> Result<()> {
     let outputs = Outputs::new(matches, &input)?;
     let report = Report::new(matches);
     report.detail(format_args!("model {}, {} {}", info.name, rule.cut.name(), number(rule.cut.value())));
-    if let (Format::H5ad, Target::File(path), None) = (outputs.format, &outputs.calls, text(matches, "batch")) {
-        if h5ad::is(&input) {
+    let options = read_options(matches)?;
+    let counts_only = options == ReadOptions { layer: options.layer, ..ReadOptions::default() };
+    if let (Format::H5ad, Target::File(path)) = (outputs.format, &outputs.calls) {
+        if counts_only && h5ad::is(&input) {
             return stream_assign(matches, &input, path, model, &control, rule, &outputs, &report);
         }
     }
@@ -165,7 +167,9 @@ fn scored(
 ) -> Result<(Screen, bool)> {
     let info = model.info();
     report.say(format_args!("reading {}", input.display()));
-    let counts = report.watch("reading", |_| h5ad::read(input, text(matches, "layer"), text(matches, "batch")))?;
+    let options = read_options(matches)?;
+    let counts = report.watch("reading", |_| io::read(input, &options))?;
+    counts.choices.iter().for_each(|choice| report.say(choice));
     report.say(format_args!("{}; scoring by {}", size(&counts), info.name));
     let started = Instant::now();
     let scores = report.watch("scoring", |progress| model.score(&counts.guide_counts()?, control, progress))?;
@@ -174,6 +178,16 @@ fn scored(
     let fits = Fits::named(scores.fits, counts.guide_names.len(), batches.as_deref())?;
     let params = settings::as_json(control, batches.as_deref());
     Ok((Screen { score: scores.score, fits, info, params, counts }, h5ad::is(input)))
+}
+
+fn read_options(matches: &ArgMatches) -> Result<ReadOptions<'_>> {
+    Ok(ReadOptions {
+        layer: text(matches, "layer"),
+        batch: text(matches, "batch"),
+        modality: text(matches, "modality"),
+        feature_type: text(matches, "feature-type"),
+        orientation: text(matches, "orientation").map(Orientation::new).transpose()?,
+    })
 }
 
 fn size(counts: &GuideFile) -> String {

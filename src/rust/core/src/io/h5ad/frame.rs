@@ -142,6 +142,14 @@ impl<'a> Frame<'a> {
         Ok(values)
     }
 
+    /// A column as text, where there is one.
+    pub fn text(&self, name: &str) -> Result<Option<Vec<Option<String>>>> {
+        if !self.group.link_exists(name) {
+            return Ok(None);
+        }
+        self.column(name).map(|column| Some(column.values))
+    }
+
     /// The index where it is the variable-length text that anndata writes since 0.8.
     fn text_index(&self) -> Result<Option<Values<'_>>> {
         if !matches!(self.group.loc_type_by_name(&self.index), Ok(LocationType::Dataset)) {
@@ -212,7 +220,7 @@ impl<'a> Frame<'a> {
 
 /// The first name that stands at an earlier place, too: both places. Sorting short hashes is faster than a table of names,
 /// and goes on all threads of the current pool.
-fn first_twice(names: &[String]) -> Option<(usize, usize)> {
+pub(crate) fn first_twice(names: &[String]) -> Option<(usize, usize)> {
     let mut keys: Vec<u64> = names.par_iter().enumerate().map(|(place, name)| key(place, name)).collect();
     let same = |a: usize, b: usize| -> std::result::Result<bool, ()> { Ok(names[a] == names[b]) };
     first_twice_by(&mut keys, same).unwrap_or_default()

@@ -8,7 +8,7 @@ use super::quiet::quietly;
 use super::values::{single_text, Source, Values};
 use super::{check_signature, matrix_name, open};
 use crate::fit::Column;
-use crate::io::GuideFile;
+use crate::io::{GuideFile, ReadOptions};
 use crate::Result;
 
 /// All that a decision rests on.
@@ -86,7 +86,7 @@ fn read_open(source: Source) -> Result<ScoresFile> {
             counts: rows.counts,
             cell_names,
             guide_names,
-            batch: None,
+            ..GuideFile::default()
         },
         score,
         model,
@@ -98,5 +98,5 @@ fn read_open(source: Source) -> Result<ScoresFile> {
 
 /// The calls in the layer `assigned` of an .h5ad: names of cells and guides, and of each cell the called guides.
 pub fn read_calls(path: &Path) -> Result<GuideFile> {
-    super::read(path, Some("assigned"), None)
+    super::read(path, &ReadOptions { layer: Some("assigned"), ..ReadOptions::default() })
 }
