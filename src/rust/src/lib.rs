@@ -70,7 +70,7 @@ fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
             orientation: option("orientation").map(Orientation::new).transpose()?,
         };
         let path = std::path::Path::new(path);
-        let file = on_threads(threads(n_jobs), || io::read(path, &options))?;
+        let file = watched(n_jobs, |progress| progress.reading(|| io::read(path, &options)))?;
         let facts = file.facts.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
         Ok(list!(
             p = vectors::integers(file.indptr),
