@@ -37,6 +37,8 @@
 #'
 #' @param output NULL, or for the path of a file: the name of an `.h5ad` to write the calls to, see Output to a file.
 #' @param overwrite Whether an `output` that exists is replaced: TRUE or FALSE. FALSE makes it an error.
+#' @param verbose Whether a bar of the package cli shows how many fits are done and the time left, after the first two seconds:
+#'   TRUE or FALSE. NULL: if the session is interactive, outside of knitr, and cli is installed. Ctrl-C stops the work at once.
 #'
 #' @return For a path or a matrix an object of class `guide_calls`, a list with
 #'   \describe{
@@ -151,7 +153,7 @@
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
                           batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                          control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE) {
+                          control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)
@@ -160,16 +162,22 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
+  check_verbose(verbose)
   if (!is.null(output)) {
     check_output(x, output, overwrite)
     # R has what else there may be.
     counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM)
     if (counts_only && rust_is_h5ad(path.expand(x))) {
-      return(invisible(stream_guides(x, layer, output, overwrite, info, control, decision, min_umi, n_jobs)))
+      return(invisible(with_progress(
+        verbose, "Assigning guides",
+        stream_guides(x, layer, output, overwrite, info, control, decision, min_umi, n_jobs)
+      )))
     }
   }
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  scores <- score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
+  scores <- with_progress(
+    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
+  )
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x

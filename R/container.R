@@ -1,14 +1,10 @@
 # What all containers share: how a guide modality is told from its name, the batch column, and the way the calls go back
 # by the names of cells and guides, never by position.
 
-# The feature types of Cell Ranger ("CRISPR Guide Capture", "CRISPR Direct Capture") and what people write by hand.
-is_guide_type <- function(types) grepl("crispr|guide|grna", types, ignore.case = TRUE)
-
-# The names under which people keep guides: CRISPR, "CRISPR Guide Capture", guides, gRNA, sgRNA_counts, GDO ...
-is_guide_name <- function(names) {
-  bare <- gsub("[^a-z0-9]", "", tolower(names))
-  grepl("crispr", bare) | grepl("^(guides?|gdos?|s?grnas?|protospacers?)(capture|counts?|umis?)?$", bare)
-}
+# Feature types of guides, as "CRISPR Guide Capture", and the names under which people keep guides, as "GDO": the rules of the
+# readers (core/src/io/features.rs).
+is_guide_type <- function(types) rust_is_guide_type(ifelse(is.na(types), "", as.character(types)))
+is_guide_name <- function(names) rust_is_guide_name(ifelse(is.na(names), "", as.character(names)))
 
 # One name, as `modality` and `layer` must be.
 check_one_name <- function(value, name) {

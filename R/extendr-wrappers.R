@@ -40,6 +40,10 @@ rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, depth,
 #' @noRd
 rs_shard <- function(n_guides, p, i, x, first, last, n_jobs) .Call(wrap__rs_shard, n_guides, p, i, x, first, last, n_jobs)
 
+#' From now on [`watched`] tells R how far the work is, or no longer does.
+#' @noRd
+rs_show_progress <- function(show) .Call(wrap__rs_show_progress, show)
+
 #' The named screens: list(screen, about, params), params a named list of the parameters of each.
 #' @noRd
 rs_guide_screens <- function() .Call(wrap__rs_guide_screens)

@@ -5,6 +5,7 @@
 #   batch     NULL, or a factor with one level per batch and one value per cell, no NA
 #   covariate NULL, or one positive number per cell
 #   modality  NULL, or the name of the altExp / assay the counts came from
+#   guides    NULL, or a guide table, one row per guide in the order of the counts, with what the input says of them
 
 #' @keywords internal
 guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
@@ -30,17 +31,18 @@ guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NU
 
 #' @export
 guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
-  no_container_argument(modality, "modality", "an .h5ad file")
   column <- batch_column(batch)
-  file <- read_guide_file(x, layer = layer, batch = column, n_jobs = n_jobs)
+  file <- read_guide_file(x, layer = layer, batch = column, modality = modality, n_jobs = n_jobs)
   if (!is.null(column)) batch <- file$batch
-  checked_counts(file$counts, batch, covariate, NULL)
+  # `modality` is of use where the counts go back into a container, which a file is not.
+  checked_counts(file$counts, batch, covariate, NULL, file$guides)
 }
 
-checked_counts <- function(counts, batch, covariate, modality) {
+checked_counts <- function(counts, batch, covariate, modality, guides = NULL) {
   cells <- colnames(counts)
   list(
-    counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality
+    counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality,
+    guides = guides
   )
 }
 

@@ -11,9 +11,14 @@ unwrap <- function(value) {
 # 0 is half of the logical cores.
 jobs <- function(n_jobs) if (is.null(n_jobs)) 0L else as.integer(n_jobs)
 
-rust_read_h5ad <- function(path, layer, batch, n_jobs) {
-  unwrap(rs_read_h5ad(enc2utf8(path), layer, batch, jobs(n_jobs)))
+# `options` is a named list of strings, those of `ReadOptions` in Rust; NULL is not said.
+rust_read <- function(path, options, n_jobs) {
+  unwrap(rs_read(enc2utf8(path), lapply(Filter(Negate(is.null), options), enc2utf8), jobs(n_jobs)))
 }
+
+rust_is_guide_type <- function(types) unwrap(rs_is_guide_type(enc2utf8(types)))
+
+rust_is_guide_name <- function(names) unwrap(rs_is_guide_name(enc2utf8(names)))
 
 rust_first_bad_count <- function(x) unwrap(rs_first_bad_count(x))
 
@@ -50,6 +55,9 @@ rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_
     posterior, status, jobs(n_jobs)
   ))
 }
+
+# Whether progress_tick() is called while Rust works.
+rust_show_progress <- function(show) unwrap(rs_show_progress(show))
 
 rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
 

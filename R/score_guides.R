@@ -76,7 +76,7 @@
 #' }
 #' @export
 score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                         n_jobs = NULL, control = model_control(), BPPARAM = NULL) {
+                         n_jobs = NULL, control = model_control(), BPPARAM = NULL, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -89,8 +89,11 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_n_jobs(n_jobs)
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
+  check_verbose(verbose)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
-  score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer))
+  with_progress(
+    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
+  )
 }
 
 refuse_covariate <- function(covariate, info) {

@@ -17,8 +17,8 @@ check_bpparam <- function(BPPARAM) {
 }
 
 # What a worker needs to read the counts itself; NULL for counts in memory.
-shard_file <- function(x, layer) {
-  if (is.character(x)) list(path = normalizePath(x, winslash = "/", mustWork = TRUE), layer = layer)
+shard_file <- function(x, layer, modality = NULL) {
+  if (is.character(x)) list(path = normalizePath(x, winslash = "/", mustWork = TRUE), layer = layer, modality = modality)
 }
 
 # As rust_score(), by the workers of `BPPARAM`.
@@ -67,7 +67,9 @@ score_shard <- function(shard, task) {
         )
       }
       if (!is.null(task$file)) {
-        counts <- read_guide_file(task$file$path, layer = task$file$layer, n_jobs = task$n_jobs)$counts
+        counts <- suppressMessages(
+          do.call(read_guide_file, c(task$file, list(n_jobs = task$n_jobs))), "kaichi_message_choice"
+        )$counts
         if (!identical(c(dim(counts), length(counts@x)), task$n)) {
           abort(
             "file", "The file ", quote_names(task$file$path), " is another one for a worker of `BPPARAM`, or has changed since",

@@ -1,8 +1,8 @@
 # Finds a Rust that is new enough. The minimum stands in SystemRequirements of DESCRIPTION.
-# Sourced by tools/config.R; as a script it prints the directory of cargo and rustc, or fails saying what to install.
+# Sourced by tools/config.R and, installed, by install_cli(); as a script it prints the directory of cargo and rustc, or fails saying what to install.
 
-minimum_rust <- function() {
-  requirements <- read.dcf("DESCRIPTION", "SystemRequirements")[1L]
+minimum_rust <- function(description) {
+  requirements <- read.dcf(description, "SystemRequirements")[1L]
   package_version(sub(".*rustc \\(>= *([0-9.]+)\\).*", "\\1", requirements))
 }
 
@@ -46,8 +46,8 @@ rust_missing <- function(found, minimum) {
 }
 
 # The directory to put before the PATH ("" for none).
-rust_bin <- function() {
-  minimum <- minimum_rust()
+rust_bin <- function(description = "DESCRIPTION") {
+  minimum <- minimum_rust(description)
   found <- list()
   for (place in rust_places()) {
     rustc <- program_version(place, "rustc")

@@ -7,7 +7,9 @@ mod simulate;
 mod vectors;
 mod write;
 
+use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Once};
 use std::time::Duration;
 
@@ -16,10 +18,11 @@ use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
 use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::io::{self, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::stream::worth_columns;
-use kaichi_core::{io, Error};
+use kaichi_core::Error;
 
 static QUIET_PANICS: Once = Once::new();
 
@@ -51,25 +54,50 @@ fn condition(error: &Error) -> Robj {
     robj
 }
 
-/// Reads an .h5ad: list(p, i, x, guides, cells, batch).
+/// Reads guide counts: list(p, i, x, guides, cells, batch, facts, choices); `facts` are columns of a guide table, `choices` what is
+/// to be said. `options` are named strings.
 /// @noRd
 #[extendr]
-fn rs_read_h5ad(path: &str, layer: Nullable<String>, batch: Nullable<String>, n_jobs: i32) -> Robj {
+fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
     guard(|| {
-        let layer: Option<String> = layer.into();
-        let batch: Option<String> = batch.into();
+        let options: HashMap<&str, Robj> = options.iter().collect();
+        let option = |name: &str| options.get(name).and_then(|value| value.as_str());
+        let options = ReadOptions {
+            layer: option("layer"),
+            batch: option("batch"),
+            modality: option("modality"),
+            feature_type: option("feature_type"),
+            orientation: option("orientation").map(Orientation::new).transpose()?,
+        };
         let path = std::path::Path::new(path);
-        let file = on_threads(threads(n_jobs), || io::h5ad::read(path, layer.as_deref(), batch.as_deref()))?;
+        let file = watched(n_jobs, |progress| progress.reading(|| io::read(path, &options)))?;
+        let facts = file.facts.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
         Ok(list!(
             p = vectors::integers(file.indptr),
             i = vectors::integers(file.guides),
             x = vectors::reals(file.counts),
             guides = file.guide_names,
             cells = vectors::names(file.cell_names),
-            batch = file.batch.map_or(Robj::from(()), Robj::from)
+            batch = file.batch.map_or(Robj::from(()), Robj::from),
+            facts = columns(facts),
+            choices = file.choices
         )
         .into())
     })
+}
+
+/// Whether each is a feature type of guides.
+/// @noRd
+#[extendr]
+fn rs_is_guide_type(types: Vec<String>) -> Robj {
+    guard(|| Ok(types.iter().map(|name| io::features::is_guide_type(name)).collect::<Vec<bool>>().into()))
+}
+
+/// Whether each is a name under which people keep guides.
+/// @noRd
+#[extendr]
+fn rs_is_guide_name(names: Vec<String>) -> Robj {
+    guard(|| Ok(names.iter().map(|name| io::features::is_guide_name(name)).collect::<Vec<bool>>().into()))
 }
 
 /// The first stored value that is no UMI count: list(position, reason, zeros); position is 1-based, 0 when all are counts.
@@ -321,6 +349,26 @@ unsafe extern "C" fn check_interrupt(_: *mut std::ffi::c_void) {
     unsafe { R_CheckUserInterrupt() }
 }
 
+/// Whether R shows progress.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`watched`] tells R how far the work is, or no longer does.
+/// @noRd
+#[extendr]
+fn rs_show_progress(show: bool) -> Robj {
+    guard(|| {
+        SHOWN.store(show, Ordering::Relaxed);
+        Ok(().into())
+    })
+}
+
+/// Shows in R how far the work is; false where the user pressed Ctrl-C meanwhile. On R's thread only.
+fn tick(progress: &Progress) -> bool {
+    let call = format!("kaichi:::progress_tick({}, {})", progress.done(), progress.total());
+    // The function in R catches its errors, so that an error here is a jump that only Ctrl-C makes.
+    eval_string(&call).is_ok_and(|went_on| went_on.as_bool() != Some(false))
+}
+
 fn threads(n_jobs: i32) -> usize {
     match n_jobs {
         0 => std::thread::available_parallelism().map_or(1, |n| n.get() / 2).max(1),
@@ -328,7 +376,7 @@ fn threads(n_jobs: i32) -> usize {
     }
 }
 
-/// Runs the work on its own threads while R's thread looks out for Ctrl-C.
+/// Runs the work on its own threads while R's thread looks out for Ctrl-C and shows how far the work is.
 fn watched<T: Send>(
     n_jobs: i32,
     work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
@@ -346,7 +394,7 @@ fn watched<T: Send>(
         while let Err(mpsc::RecvTimeoutError::Timeout) = receive.recv_timeout(Duration::from_millis(100)) {
             // SAFETY: on R's thread; R_ToplevelExec catches the jump of R_CheckUserInterrupt and returns 0.
             let went_on = unsafe { R_ToplevelExec(Some(check_interrupt), std::ptr::null_mut()) };
-            if went_on == 0 {
+            if went_on == 0 || (SHOWN.load(Ordering::Relaxed) && !tick(&progress)) {
                 progress.cancel();
             }
         }
@@ -392,8 +440,11 @@ extendr_module! {
     fn rs_decide;
     fn rs_find_model;
     fn rs_first_bad_count;
+    fn rs_is_guide_name;
+    fn rs_is_guide_type;
     fn rs_models;
-    fn rs_read_h5ad;
+    fn rs_read;
     fn rs_score;
     fn rs_shard;
+    fn rs_show_progress;
 }

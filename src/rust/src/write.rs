@@ -159,7 +159,8 @@ fn column(name: &str, values: Robj) -> kaichi_core::Result<Stored> {
     } else if let Some(values) = values.as_integer_slice() {
         Column::Integer(values.iter().map(integer).collect())
     } else if let Some(values) = values.as_real_slice() {
-        Column::Real(values.to_vec())
+        // One NaN, whatever R's NA has in its other bits: files must not tell who wrote them.
+        Column::Real(values.iter().map(|&value| if value.is_nan() { f64::NAN } else { value }).collect())
     } else if let Some(values) = values.as_str_iter() {
         Column::Text(values.map(|value| (!value.is_na()).then(|| value.to_owned())).collect())
     } else {

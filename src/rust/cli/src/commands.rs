@@ -1,178 +1,421 @@
 //! The commands.
-use kaichi_core::counts::GuideCounts;
-use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
-use kaichi_core::diagnose::diagnose;
-use kaichi_core::io::{h5ad, GuideFile};
-use kaichi_core::models::{self, DefaultRule, Model, ModelInfo, Scores, MODELS};
-use kaichi_core::run::{on_threads, Progress};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{ArgMatches, Command};
+use kaichi_core::decide::{Cut, Rule};
+use kaichi_core::io::{self, h5ad, inspect, GuideFile, Orientation, ReadOptions};
+use kaichi_core::models::{self, Control, DefaultRule, Model, ModelInfo, MODELS};
+use kaichi_core::stream;
 use kaichi_core::{Error, Result};
 
-use crate::args::{Args, Command, Opt, Range};
-use crate::csv::number;
-use crate::output::{print, Plan, Writer};
-use crate::scores;
+use crate::call_sets::{agreement, differences, read as read_call_set, Overlap};
+use crate::cli::{is_posterior, DEFAULT_CUT, DEFAULT_MODEL};
+use crate::numbers::{number, option, Range};
+use crate::output::{print, Target};
+use crate::report::{Report, Unfinished};
+use crate::screen::{rule_notes, run_notes, Decision, Fits, Screen};
 use crate::settings;
-use crate::tables::{guide_status, Called, Fits};
+use crate::tables::{self, Writer};
 
-/// The default of assign_guides() and score_guides() of the R package.
-const DEFAULT_MODEL: &str = "poisson_gauss";
-
-pub static COMMANDS: [Command; 4] = [
-    Command {
-        name: "models",
-        input: None,
-        about: "Lists the models and when to use each.",
-        notes: "",
-        options: Vec::new,
-        run: list_models,
-    },
-    Command {
-        name: "assign",
-        input: Some("INPUT.h5ad"),
-        about: "Decides which guides each cell received: scores every (cell, guide) pair and calls those that pass.",
-        notes: "\
-The table of cells has one row per cell, in input order, and the columns cell_barcode, guide_id (the called guide
-with the highest confidence), umi_count, assignment_confidence, is_unassigned, is_multi_infected, n_guides_detected
-and set_probability (that the cell carries exactly the guides called, for models whose confidence is a posterior).
-It is CSV (RFC 4180, UTF-8); what is missing is empty.
-",
-        options: || {
-            let mut options = vec![model_option(|_| true)];
-            options.extend(decision_options());
-            options.extend(input_options());
-            options.extend(settings::options(|_| true));
-            options.extend([out_option("cells", "cells, pairs and fits"), pairs_option(), fits_option()]);
-            options
-        },
-        run: assign,
-    },
-    Command {
-        name: "score",
-        input: Some("INPUT.h5ad"),
-        about: "Fits a model once and keeps its scores, so that kaichi decide can try many thresholds.",
-        notes: "\
-The scores are CSV after comment lines that start with #:
-  # kaichi scores 1                        the format
-  # model: NAME, # rule: NAME VALUE        how kaichi decide calls when no threshold is given
-  # guides: N, # cells: N, # counts: N     what the file must hold
-  cell_barcode,guide_id,umi_count,score
-  ,GUIDE,,                                 every guide, in input order
-  CELL,GUIDE,UMIS,SCORE                    every stored count of a cell, guides in the order above
-  CELL,,,                                  a cell without guide UMIs
-Cells stand in input order. Scores have all their digits.
-",
-        options: || {
-            let mut options = vec![model_option(keeps_scores)];
-            options.extend(input_options());
-            options.extend(settings::options(keeps_scores));
-            options.extend([out_option("scores", "scores and fits"), fits_option()]);
-            options
-        },
-        run: score,
-    },
-    Command {
-        name: "decide",
-        input: Some("SCORES.csv"),
-        about: "Turns the scores of kaichi score into calls; - reads them from standard input.",
-        notes: "The tables are those of kaichi assign.\n",
-        options: || {
-            let mut options = decision_options();
-            options.extend([out_option("cells", "cells and pairs"), pairs_option()]);
-            options
-        },
-        run: decide_scores,
-    },
-];
-
-fn model_option(runs: impl Fn(&ModelInfo) -> bool) -> Opt {
-    Opt::new("model", "NAME", format!("One of {}. Default: {DEFAULT_MODEL}.", names(runs)))
+pub fn run(command: &Command, matches: &ArgMatches) -> Result<()> {
+    match matches.subcommand() {
+        Some(("assign", matches)) => assign(matches),
+        Some(("score", matches)) => score(matches),
+        Some(("decide", matches)) => decide(matches),
+        Some(("compare", matches)) => compare(matches),
+        Some(("models", _)) => print(&models_table()),
+        Some(("inspect", matches)) => inspect_file(matches),
+        Some(("completions", matches)) => completions(command, matches),
+        Some(("man", matches)) => man(command, matches),
+        _ => Err(Error::Argument("Give a command. See kaichi --help.".into())),
+    }
 }
 
-fn decision_options() -> Vec<Opt> {
-    // Defaults as the registry has them, models of one default together.
-    let defaults = |default: fn(DefaultRule) -> Option<f64>| {
-        let mut cuts: Vec<f64> = MODELS.iter().filter_map(|model| default(model.info().rule)).collect();
-        cuts.sort_by(f64::total_cmp);
-        cuts.dedup();
-        let each = |&cut: &f64| format!("{} ({})", number(cut), names(|info| default(info.rule) == Some(cut)));
-        cuts.iter().map(each).collect::<Vec<_>>().join(", ")
+// ---- assign, score, decide ----
+
+fn assign(matches: &ArgMatches) -> Result<()> {
+    let model = chosen_model(matches)?;
+    let info = model.info();
+    let control = settings::control(matches, &info)?;
+    let rule = Rule { cut: chosen_cut(matches, &info, default_cut(&info))?, min_umi: min_umi(matches)? };
+    let input = source(matches, "counts")?;
+    let outputs = Outputs::new(matches, &input)?;
+    let report = Report::new(matches);
+    report.detail(format_args!("model {}, {} {}", info.name, rule.cut.name(), number(rule.cut.value())));
+    let options = read_options(matches)?;
+    let counts_only = options == ReadOptions { layer: options.layer, ..ReadOptions::default() };
+    if let (Format::H5ad, Target::File(path)) = (outputs.format, &outputs.calls) {
+        if counts_only && h5ad::is(&input) {
+            return stream_assign(matches, &input, path, model, &control, rule, &outputs, &report);
+        }
+    }
+    let (screen, file) = scored(matches, &input, model, &control, &report)?;
+    let decision = report.watch("deciding", |_| screen.decide(rule))?;
+    outputs.write(&screen, &decision, file.then_some(&input), &report)
+}
+
+/// From .h5ad to .h5ad, a block of cells at a time.
+#[allow(clippy::too_many_arguments)]
+fn stream_assign(
+    matches: &ArgMatches,
+    input: &Path,
+    output: &Path,
+    model: &dyn Model,
+    control: &Control,
+    rule: Rule,
+    outputs: &Outputs,
+    report: &Report,
+) -> Result<()> {
+    let mut notes = run_notes(model.info().name, &settings::as_json(control, None), "assigned");
+    notes.extend(rule_notes(&rule));
+    let job = stream::Job {
+        input,
+        layer: text(matches, "layer"),
+        output,
+        overwrite: matches.get_flag("overwrite"),
+        model,
+        control,
+        rule,
+        notes: &notes,
     };
-    let min_confidence = defaults(|rule| match rule {
-        DefaultRule::MinConfidence(cut) => Some(cut),
-        _ => None,
-    });
-    let quantile = defaults(|rule| match rule {
-        DefaultRule::TopShare(cut) => Some(cut),
-        _ => None,
-    });
-    let single = names(|info| info.rule == DefaultRule::SingleStage);
-    vec![
-        Opt::new(
-            "min-confidence",
-            "X",
-            format!(
-                "Calls have a score of at least this, 0 to 1. Not for {single}, which decide by themselves. \
-                 Default: {min_confidence}."
-            ),
-        ),
-        Opt::new(
-            "quantile",
-            "Q",
-            format!("Per guide, the share of the cells with it that is called, 0 to 1. Default: {quantile}."),
-        ),
-        Opt::new(
-            "fdr",
-            "X",
-            format!(
-                "The largest set of calls whose expected share of false pairs is at most this, 0 to 1. For {}.",
-                names(is_posterior)
-            ),
-        ),
-        Opt::new("min-umi", "N", "Calls with fewer UMIs are dropped, whatever the model. Default: 0."),
-    ]
+    report.say(format_args!("assigning {} by {}", input.display(), model.info().name));
+    let unfinished = Unfinished::new();
+    let done = report.watch("assigning", |progress| stream::assign(&job, progress))?;
+    drop(unfinished);
+    report.say(format_args!("wrote {}: {} cells, {} guides", output.display(), done.n_cells, done.guides.len()));
+    let fits = Fits::named(done.fits, done.guides.len(), None)?;
+    outputs.write_fits(&done.guides, &fits, &fits.with_worth(&done.worth))
 }
 
-fn input_options() -> Vec<Opt> {
-    let batched = names(|info| info.uses_batch);
-    vec![
-        Opt::new("batch", "COLUMN", format!("Column of obs with the batch of each cell. Used by {batched}.")),
-        Opt::new("layer", "NAME", "Layer with the raw UMI counts. Default: X."),
-        Opt::new("jobs", "N", "Worker threads. Results do not depend on it. Default: half of the logical cores."),
-    ]
+fn score(matches: &ArgMatches) -> Result<()> {
+    let model = chosen_model(matches)?;
+    let info = model.info();
+    if info.rule == DefaultRule::SingleStage {
+        return Err(Error::Model(format!(
+            "The model \"{0}\" decides in a single stage and has no scores to keep.\n  Use kaichi assign --model {0}.",
+            info.name
+        )));
+    }
+    let control = settings::control(matches, &info)?;
+    let input = source(matches, "counts")?;
+    let overwrite = matches.get_flag("overwrite");
+    let path = matches.get_one::<PathBuf>("output");
+    let Target::File(path) = Target::new(path.map(PathBuf::as_path), "output", overwrite, &[&input])? else {
+        return Err(Error::Argument("--output of kaichi score is an .h5ad: give the name of a file.".into()));
+    };
+    let outputs = Outputs {
+        calls: Target::Stdout,
+        format: Format::H5ad,
+        fits: fits_target(matches, &[&input, &path])?,
+        overwrite,
+        rna: None,
+    };
+    let report = Report::new(matches);
+    let (screen, file) = scored(matches, &input, model, &control, &report)?;
+    let unfinished = Unfinished::new();
+    report.watch("writing", |_| screen.write_scores(&path, overwrite, file.then_some(input.as_path())))?;
+    drop(unfinished);
+    report.say(format_args!("wrote {}", path.display()));
+    outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.columns)
 }
 
-fn out_option(first: &str, all: &str) -> Opt {
-    Opt::new(
-        "out",
-        "PATH",
-        format!(
-            "A name that ends in .csv, or an existing file: the {first} go there. Any other: a folder for {all}, as .csv. \
-             Default: the {first} go to standard output."
-        ),
+fn decide(matches: &ArgMatches) -> Result<()> {
+    let min_umi = min_umi(matches)?;
+    let input = source(matches, "scores")?;
+    let in_place = matches.get_flag("in-place");
+    let outputs = Outputs::new(matches, &input)?;
+    let report = Report::new(matches);
+    report.say(format_args!("reading {}", input.display()));
+    let screen = report.watch("reading", |_| Screen::scored(h5ad::scores::read(&input)?))?;
+    report.say(format_args!("{}, scores of {}", size(&screen.counts), screen.info.name));
+    let cut = chosen_cut(matches, &screen.info, Some(Cut::MinConfidence(DEFAULT_CUT)))?;
+    let decision = report.watch("deciding", |_| screen.decide(Rule { cut, min_umi }))?;
+    if in_place {
+        return replace(&input, &screen, &decision, &outputs, &report);
+    }
+    outputs.write(&screen, &decision, Some(&input), &report)
+}
+
+/// The calls in the place of the scores they come from.
+fn replace(input: &Path, screen: &Screen, decision: &Decision, outputs: &Outputs, report: &Report) -> Result<()> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(input.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", std::process::id()));
+    let new = input.with_file_name(name);
+    let unfinished = Unfinished::new();
+    let written = report.watch("writing", |_| screen.write_calls(decision, &new, false, false, Some(input)));
+    let replaced = written.and_then(|()| unfinished.check()).and_then(|()| {
+        std::fs::rename(&new, input)
+            .map_err(|error| Error::File(format!("\"{}\" cannot be replaced: {error}.", input.display())))
+    });
+    if replaced.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    replaced?;
+    report.say(format_args!("{}\nwrote {}", summary(screen, decision), input.display()));
+    outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.with_worth(&decision.worth))
+}
+
+/// Reads and scores; also whether the input is an .h5ad, whose columns an output keeps.
+fn scored(
+    matches: &ArgMatches,
+    input: &Path,
+    model: &dyn Model,
+    control: &Control,
+    report: &Report,
+) -> Result<(Screen, bool)> {
+    let info = model.info();
+    report.say(format_args!("reading {}", input.display()));
+    let options = read_options(matches)?;
+    let counts = report.watch("reading", |_| io::read(input, &options))?;
+    counts.choices.iter().for_each(|choice| report.say(choice));
+    report.say(format_args!("{}; scoring by {}", size(&counts), info.name));
+    let started = Instant::now();
+    let scores = report.watch("scoring", |progress| model.score(&counts.guide_counts()?, control, progress))?;
+    report.detail(format_args!("scored in {:.2} s", started.elapsed().as_secs_f64()));
+    let batches = counts.batches();
+    let fits = Fits::named(scores.fits, counts.guide_names.len(), batches.as_deref())?;
+    let params = settings::as_json(control, batches.as_deref());
+    Ok((Screen { score: scores.score, fits, info, params, counts }, h5ad::is(input)))
+}
+
+fn read_options(matches: &ArgMatches) -> Result<ReadOptions<'_>> {
+    Ok(ReadOptions {
+        layer: text(matches, "layer"),
+        batch: text(matches, "batch"),
+        modality: text(matches, "modality"),
+        feature_type: text(matches, "feature-type"),
+        orientation: text(matches, "orientation").map(Orientation::new).transpose()?,
+    })
+}
+
+fn size(counts: &GuideFile) -> String {
+    format!("{} cells, {} guides, {} counts", counts.cell_names.len(), counts.guide_names.len(), counts.counts.len())
+}
+
+fn summary(screen: &Screen, decision: &Decision) -> String {
+    let of = |kind: fn(usize) -> bool| decision.calls.indptr.windows(2).filter(|pair| kind(pair[1] - pair[0])).count();
+    let (none, one, several) = (of(|n| n == 0), of(|n| n == 1), of(|n| n > 1));
+    let n = screen.counts.cell_names.len();
+    format!(
+        "{n} cells: {one} with one guide, {several} with several, {none} unassigned ({} pairs)",
+        decision.calls.pairs.len()
     )
 }
 
-fn pairs_option() -> Opt {
-    Opt::new("pairs", "FILE", "CSV of all called pairs: cell_barcode, guide_id, umi_count, assignment_confidence.")
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Format {
+    H5ad,
+    H5mu,
+    Pairs,
+    Cells,
+    Crispat,
 }
 
-fn fits_option() -> Opt {
-    Opt::new("fits", "FILE", "CSV of the fits: parameters, and a status in words.")
+/// Where the results of a command go, and how.
+struct Outputs {
+    calls: Target,
+    format: Format,
+    fits: Option<Target>,
+    overwrite: bool,
+    rna: Option<PathBuf>,
 }
 
-fn keeps_scores(info: &ModelInfo) -> bool {
-    info.rule != DefaultRule::SingleStage
+impl Outputs {
+    fn new(matches: &ArgMatches, input: &Path) -> Result<Self> {
+        let overwrite = matches.get_flag("overwrite");
+        let output = matches.get_one::<PathBuf>("output").map(PathBuf::as_path);
+        let rna = matches.get_one::<PathBuf>("rna").cloned();
+        let taken: Vec<&Path> = [Some(input), rna.as_deref()].into_iter().flatten().collect();
+        let calls = Target::new(output, "output", overwrite, &taken)?;
+        let fits = fits_target(matches, &[&taken[..], output.as_slice()].concat())?;
+        let format = match text(matches, "format") {
+            Some("h5ad") => Format::H5ad,
+            Some("h5mu") => Format::H5mu,
+            Some("csv") => Format::Pairs,
+            Some("crispat") => Format::Crispat,
+            Some(_) => Format::Cells,
+            None => told_by_name(output)?,
+        };
+        let in_file = matches!(format, Format::H5ad | Format::H5mu);
+        if in_file && !matches!(calls, Target::File(_)) {
+            return Err(Error::Argument("The format needs --output, the name of a file.".into()));
+        }
+        if rna.is_some() && format != Format::H5mu {
+            return Err(Error::Argument("--rna is for an --output that ends in .h5mu.".into()));
+        }
+        Ok(Outputs { calls, format, fits, overwrite, rna })
+    }
+
+    /// `template` is the .h5ad the counts come from.
+    fn write(&self, screen: &Screen, decision: &Decision, template: Option<&PathBuf>, report: &Report) -> Result<()> {
+        report.say(summary(screen, decision));
+        let writer: Writer = match (self.format, &self.calls) {
+            (Format::H5ad | Format::H5mu, Target::File(path)) => {
+                let as_h5mu = self.format == Format::H5mu;
+                let other = if as_h5mu { self.rna.as_deref() } else { template.map(PathBuf::as_path) };
+                let unfinished = Unfinished::new();
+                report.watch("writing", |_| screen.write_calls(decision, path, as_h5mu, self.overwrite, other))?;
+                drop(unfinished);
+                report.say(format_args!("wrote {}", path.display()));
+                return self.write_fits(
+                    &screen.counts.guide_names,
+                    &screen.fits,
+                    &screen.fits.with_worth(&decision.worth),
+                );
+            }
+            (Format::Pairs, _) => Box::new(|out| tables::pairs(screen, decision, &tables::PAIRS, out)),
+            (Format::Crispat, _) => Box::new(|out| tables::pairs(screen, decision, &tables::CRISPAT, out)),
+            _ => Box::new(|out| tables::cells(screen, decision, out)),
+        };
+        self.calls.write(&writer)?;
+        if let Target::File(path) | Target::Stream(path) = &self.calls {
+            report.say(format_args!("wrote {}", path.display()));
+        }
+        self.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.with_worth(&decision.worth))
+    }
+
+    fn write_fits(&self, guides: &[String], fits: &Fits, columns: &[(String, kaichi_core::fit::Column)]) -> Result<()> {
+        let Some(target) = &self.fits else { return Ok(()) };
+        let writer: Writer = Box::new(|out| tables::columns(fits.per_guide.then_some(guides), columns, out));
+        target.write(&writer)
+    }
 }
 
-/// The names of the models for which `which` holds.
-fn names(which: impl Fn(&ModelInfo) -> bool) -> String {
-    let infos = MODELS.iter().map(|model| model.info());
-    infos.filter(|info| which(info)).map(|info| info.name).collect::<Vec<_>>().join(", ")
+fn fits_target(matches: &ArgMatches, taken: &[&Path]) -> Result<Option<Target>> {
+    let Some(path) = matches.get_one::<PathBuf>("fits") else { return Ok(None) };
+    Target::new(Some(path), "fits", matches.get_flag("overwrite"), taken).map(Some)
 }
 
-fn list_models(_: &Args) -> Result<()> {
-    print(&models_table())
+fn told_by_name(output: Option<&Path>) -> Result<Format> {
+    let Some(name) = output.and_then(Path::file_name) else { return Ok(Format::Cells) };
+    let name = name.to_string_lossy().to_lowercase();
+    let ends = [(".h5ad", Format::H5ad), (".h5mu", Format::H5mu), (".csv", Format::Pairs), (".csv.gz", Format::Pairs)];
+    if let Some((_, format)) = ends.into_iter().find(|(end, _)| name.ends_with(end)) {
+        return Ok(format);
+    }
+    if output.is_some_and(|path| path == Path::new("-") || (path.exists() && !path.is_file())) {
+        return Ok(Format::Cells);
+    }
+    Err(Error::Argument(format!(
+        "The format of \"{name}\" is not told by its name. Give --format, one of {}.",
+        crate::cli::FORMATS.join(", ")
+    )))
 }
+
+/// The input, by its option or its place: one of them is required.
+fn source(matches: &ArgMatches, option: &str) -> Result<PathBuf> {
+    let given = matches.get_one::<PathBuf>(option).or_else(|| matches.get_one::<PathBuf>("INPUT"));
+    given.cloned().ok_or_else(|| Error::Internal("there is no input".into()))
+}
+
+fn text<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a str> {
+    matches.get_one::<String>(name).map(String::as_str)
+}
+
+fn chosen_model(matches: &ArgMatches) -> Result<&'static dyn Model> {
+    models::find(text(matches, "model").unwrap_or(DEFAULT_MODEL))
+}
+
+/// None for a model that decides by itself.
+fn default_cut(info: &ModelInfo) -> Option<Cut> {
+    match info.rule {
+        DefaultRule::SingleStage => None,
+        DefaultRule::MinConfidence(cut) => Some(Cut::MinConfidence(cut)),
+        DefaultRule::TopShare(share) => Some(Cut::TopShare(share)),
+    }
+}
+
+/// The one rule that decides: the user's where there is one, else the default, which models that decide by themselves lack.
+fn chosen_cut(matches: &ArgMatches, info: &ModelInfo, default: Option<Cut>) -> Result<Cut> {
+    let model = info.name;
+    let min_confidence = option(matches, "min-confidence", Range::SHARE)?;
+    let quantile = option(matches, "quantile", Range::SHARE)?;
+    let fdr = option(matches, "fdr", Range::SHARE)?;
+    if [min_confidence, quantile, fdr].into_iter().flatten().count() > 1 {
+        return Err(Error::Argument("Give one of --min-confidence, --quantile and --fdr.".into()));
+    }
+    if quantile.is_some() && !matches!(info.rule, DefaultRule::TopShare(_)) {
+        return Err(Error::Argument(format!(
+            "--quantile is for models that rank; \"{model}\" is decided by {}.",
+            if default.is_none() { "itself" } else { "--min-confidence" }
+        )));
+    }
+    if fdr.is_some() && !is_posterior(info) {
+        return Err(Error::Argument(format!(
+            "--fdr needs scores that are posterior probabilities; those of \"{model}\" are not."
+        )));
+    }
+    if min_confidence.is_some() && default.is_none() {
+        let hint = match settings::own_thresholds(info)[..] {
+            [] => String::new(),
+            ref options => format!(" Its threshold is --{}.", options.join(", --")),
+        };
+        return Err(Error::Argument(format!(
+            "--min-confidence means nothing for the model \"{model}\", which decides by itself.{hint}"
+        )));
+    }
+    let by_guide = matches.try_get_one::<String>("fdr-by").ok().flatten().is_some_and(|by| by == "guide");
+    let fdr = fdr.map(|fdr| if by_guide { Cut::FdrPerGuide(fdr) } else { Cut::Fdr(fdr) });
+    let given = min_confidence.map(Cut::MinConfidence).or(quantile.map(Cut::TopShare)).or(fdr);
+    // Of a model that decides by itself, every positive score is a call.
+    Ok(given.or(default).unwrap_or(Cut::MinConfidence(0.0)))
+}
+
+fn min_umi(matches: &ArgMatches) -> Result<f64> {
+    Ok(option(matches, "min-umi", Range::UMIS)?.unwrap_or(0.0))
+}
+
+// ---- compare ----
+
+fn compare(matches: &ArgMatches) -> Result<()> {
+    let path = |name: &str| matches.get_one::<PathBuf>(name).cloned().unwrap_or_default();
+    let (a, b) = (path("A"), path("B"));
+    let output = matches.get_one::<PathBuf>("output").map(PathBuf::as_path);
+    let target = Target::new(output, "output", matches.get_flag("overwrite"), &[&a, &b])?;
+    let report = Report::new(matches);
+    let (left, right) = report.watch("reading", |_| Ok((read_call_set(&a)?, read_call_set(&b)?)))?;
+    let found = agreement(&left, &right);
+    if output.is_some() {
+        let rows = differences(&left, &right);
+        let writer: Writer = Box::new(|out| {
+            tables::records(out, &["cell_barcode", "guide_id", "only_in"], rows.iter().map(|row| row.to_vec()))
+        });
+        target.write(&writer)?;
+    }
+    let row = |name: &str, overlap: &Overlap| {
+        let jaccard = match overlap.jaccard() {
+            share if share.is_nan() => "-".to_owned(),
+            share => format!("{share:.4}"),
+        };
+        [
+            name.to_owned(),
+            overlap.a.to_string(),
+            overlap.b.to_string(),
+            overlap.both.to_string(),
+            overlap.either().to_string(),
+            jaccard,
+        ]
+    };
+    let rows = [
+        ["", "a", "b", "both", "either", "jaccard"].map(str::to_owned),
+        row("cells with a call", &found.cells),
+        row("called pairs", &found.pairs),
+    ];
+    print(&format!(
+        "a: {}\nb: {}\n\n{}\nOf the {} cells with a call in both, {} have the same guides, {} some the same, {} none.\n",
+        a.display(),
+        b.display(),
+        aligned(&rows),
+        found.cells.both,
+        found.same,
+        found.some,
+        found.none
+    ))
+}
+
+// ---- models, inspect ----
 
 fn models_table() -> String {
     let mut rows = vec![["model", "fitted per", "depth", "batch", "confidence", "rule", "about"].map(str::to_owned)];
@@ -194,173 +437,66 @@ fn models_table() -> String {
             info.about.to_owned(),
         ]);
     }
+    let when: Vec<[String; 2]> =
+        MODELS.iter().map(|model| [format!("  {}", model.info().name), model.info().when.to_owned()]).collect();
+    format!("{}\nWhen to use which:\n{}", aligned(&rows), aligned(&when))
+}
+
+fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     let mut text = String::new();
-    for row in &rows {
+    for row in rows {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
         text += line.join("  ").trim_end();
         text.push('\n');
     }
-    let when: Vec<_> =
-        MODELS.iter().map(|model| (model.info().name.to_owned(), model.info().when.to_owned())).collect();
-    format!("{text}\nWhen to use which:\n{}", crate::args::columns(&when))
+    text
 }
 
-fn assign(args: &Args) -> Result<()> {
-    let model = chosen_model(args)?;
-    let info = model.info();
-    let default = default_cut(&info);
-    let cut = chosen_cut(args, info.name, default, &settings::own_thresholds(&info))?;
-    let rule = Rule { cut, min_umi: min_umi(args)? };
-    let plan = Plan::new(args, &["cells", "pairs", "fits"])?;
-    let (file, scores) = scored(args, model)?;
-    let counts = file.guide_counts()?;
-    let calls = decide(&counts, &scores.score, &rule)?;
-    let guides = diagnose(&counts, &scores.score, &calls, is_posterior(&info), &guide_status(&scores.fits));
-    let fits = Fits::named(&scores.fits, &file).with_calls(&scores.fits, &guides);
-    let sets = sets(&info, &counts, &scores.score, &calls);
-    let mut writers = call_writers(&file, &scores.score, &calls, sets.as_deref());
-    writers.push(("fits", Box::new(move |out| fits.write(out))));
-    plan.write(writers)
+fn inspect_file(matches: &ArgMatches) -> Result<()> {
+    let path = matches.get_one::<PathBuf>("FILE").cloned().unwrap_or_default();
+    let mut facts = vec![(0, "file".to_owned(), path.display().to_string())];
+    facts.extend(inspect::inspect(&path)?);
+    let rows: Vec<[String; 2]> =
+        facts.into_iter().map(|(depth, label, text)| [format!("{}{label}", "  ".repeat(depth)), text]).collect();
+    print(&aligned(&rows))
 }
 
-fn score(args: &Args) -> Result<()> {
-    let model = chosen_model(args)?;
-    let info = model.info();
-    let Some(cut) = default_cut(&info) else {
-        return Err(Error::Model(format!(
-            "The model \"{0}\" decides in a single stage and has no scores to keep.\n  Use kaichi assign --model {0}.",
-            info.name
-        )));
+// ---- completions, man ----
+
+fn completions(command: &Command, matches: &ArgMatches) -> Result<()> {
+    let Some(&shell) = matches.get_one::<clap_complete::Shell>("SHELL") else { return Ok(()) };
+    let mut text = vec![];
+    clap_complete::generate(shell, &mut command.clone(), "kaichi", &mut text);
+    print(&String::from_utf8_lossy(&text))
+}
+
+fn man(command: &Command, matches: &ArgMatches) -> Result<()> {
+    // By building, the names of the commands become "kaichi assign" and so on.
+    let mut command = command.clone();
+    command.build();
+    let page = match text(matches, "COMMAND") {
+        None => command,
+        Some(name) => command.find_subcommand(name).cloned().ok_or_else(|| {
+            let names: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+            Error::Argument(format!("There is no command \"{name}\". The commands are {}.", names.join(", ")))
+        })?,
     };
-    let plan = Plan::new(args, &["scores", "fits"])?;
-    let (file, scored) = scored(args, model)?;
-    let fits = Fits::named(&scored.fits, &file);
-    plan.write(vec![
-        ("scores", Box::new(|out| scores::write(out, info.name, cut, &file, &scored.score))),
-        ("fits", Box::new(|out| fits.write(out))),
-    ])
-}
-
-fn decide_scores(args: &Args) -> Result<()> {
-    let plan = Plan::new(args, &["cells", "pairs"])?;
-    let min_umi = min_umi(args)?;
-    let file = scores::read(args.input())?;
-    let cut = chosen_cut(args, &file.model, Some(file.cut), &[])?;
-    let counts = file.counts.guide_counts()?;
-    let calls = decide(&counts, &file.score, &Rule { cut, min_umi })?;
-    let sets = sets(&models::find(&file.model)?.info(), &counts, &file.score, &calls);
-    plan.write(call_writers(&file.counts, &file.score, &calls, sets.as_deref()))
-}
-
-/// Of each cell the probability that it carries exactly what is called, where the model says so.
-fn sets(info: &ModelInfo, counts: &GuideCounts, score: &[f64], calls: &Calls) -> Option<Vec<f64>> {
-    is_posterior(info).then(|| set_probability(counts, score, calls))
-}
-
-fn is_posterior(info: &ModelInfo) -> bool {
-    info.confidence == "posterior"
-}
-
-fn chosen_model(args: &Args) -> Result<&'static dyn Model> {
-    models::find(args.text("model")?.unwrap_or(DEFAULT_MODEL))
-}
-
-/// None for a model that decides by itself.
-fn default_cut(info: &ModelInfo) -> Option<Cut> {
-    match info.rule {
-        DefaultRule::SingleStage => None,
-        DefaultRule::MinConfidence(cut) => Some(Cut::MinConfidence(cut)),
-        DefaultRule::TopShare(share) => Some(Cut::TopShare(share)),
-    }
-}
-
-/// The one rule that decides: the user's where there is one, else the model's.
-fn chosen_cut(args: &Args, model: &str, default: Option<Cut>, own_thresholds: &[&str]) -> Result<Cut> {
-    let min_confidence = args.number("min-confidence", Range::SHARE)?;
-    let quantile = args.number("quantile", Range::SHARE)?;
-    if quantile.is_some() && !matches!(default, Some(Cut::TopShare(_))) {
-        return Err(Error::Argument(format!(
-            "--quantile is for models that rank; \"{model}\" is decided by {}.",
-            if default.is_none() { "itself" } else { "--min-confidence" }
-        )));
-    }
-    if let Some(fdr) = args.number("fdr", Range::SHARE)? {
-        if min_confidence.is_some() || quantile.is_some() {
-            return Err(Error::Argument("Give one of --min-confidence, --quantile and --fdr.".into()));
-        }
-        if !is_posterior(&models::find(model)?.info()) {
-            return Err(Error::Argument(format!(
-                "--fdr needs scores that are posterior probabilities; those of \"{model}\" are not."
-            )));
-        }
-        return Ok(Cut::Fdr(fdr));
-    }
-    match (min_confidence, quantile, default) {
-        (Some(_), Some(_), _) => Err(Error::Argument("Give --min-confidence or --quantile, not both.".into())),
-        (Some(_), None, None) => {
-            let hint = match own_thresholds {
-                [] => String::new(),
-                options => format!(" Its threshold is --{}.", options.join(", --")),
-            };
-            Err(Error::Argument(format!(
-                "--min-confidence means nothing for the model \"{model}\", which decides by itself.{hint}"
-            )))
-        }
-        (Some(cut), None, Some(_)) => Ok(Cut::MinConfidence(cut)),
-        (None, Some(share), _) => Ok(Cut::TopShare(share)),
-        (None, None, Some(default)) => Ok(default),
-        // Every positive score is a call.
-        (None, None, None) => Ok(Cut::MinConfidence(0.0)),
-    }
-}
-
-fn min_umi(args: &Args) -> Result<f64> {
-    let range = Range { low: 0.0, high: f64::INFINITY, whole: false };
-    Ok(args.number("min-umi", range)?.unwrap_or(0.0))
-}
-
-fn scored(args: &Args, model: &dyn Model) -> Result<(GuideFile, Scores)> {
-    let control = settings::control(args, &model.info())?;
-    let threads = match args.number("jobs", Range { low: 1.0, high: 1024.0, whole: true })? {
-        Some(jobs) => jobs as usize,
-        None => std::thread::available_parallelism().map_or(1, |n| n.get() / 2),
-    };
-    let file = h5ad::read(args.input(), args.text("layer")?, args.text("batch")?)?;
-    let counts = file.guide_counts()?;
-    let scores = on_threads(threads, || model.score(&counts, &control, &Progress::default()))?;
-    drop(counts);
-    Ok((file, scores))
-}
-
-fn call_writers<'a>(
-    file: &'a GuideFile,
-    score: &'a [f64],
-    calls: &'a Calls,
-    set_probability: Option<&'a [f64]>,
-) -> Vec<(&'static str, Writer<'a>)> {
-    let cells = Called { file, score, calls, set_probability };
-    let pairs = Called { file, score, calls, set_probability };
-    vec![("cells", Box::new(move |out| cells.cells(out))), ("pairs", Box::new(move |out| pairs.pairs(out)))]
+    let mut text = vec![];
+    let page = clap_mangen::Man::new(page).manual("kaichi");
+    page.render(&mut text).map_err(|error| Error::Internal(format!("the manual page cannot be made: {error}")))?;
+    print(&String::from_utf8_lossy(&text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{help, parse, Parsed};
+    use crate::cli::command;
 
-    fn args(words: &[&str]) -> Args {
-        let command = COMMANDS.iter().find(|command| command.name == words[0]).unwrap();
-        match parse(command, &(command.options)(), words[1..].iter().map(Into::into).collect()) {
-            Ok(Parsed::Args(args)) => args,
-            _ => panic!("{words:?}"),
-        }
-    }
-
-    #[test]
-    fn the_default_model_is_in_the_registry() {
-        assert!(models::find(DEFAULT_MODEL).is_ok());
+    fn assign_words(words: &[&str]) -> ArgMatches {
+        let words = [&["kaichi", "assign", "x.h5ad"], words].concat();
+        command().try_get_matches_from(words).unwrap().subcommand_matches("assign").unwrap().clone()
     }
 
     #[test]
@@ -369,8 +505,6 @@ mod tests {
             let info = model.info();
             assert!(models_table().contains(&format!("\n{} ", info.name)));
             assert!(models_table().contains(info.about));
-            let assign = &COMMANDS[1];
-            assert!(help(assign, &(assign.options)()).contains(info.name));
         }
     }
 
@@ -378,9 +512,7 @@ mod tests {
     fn the_user_overrides_the_model() {
         let cut = |model: &str, words: &[&str]| {
             let info = models::find(model).unwrap().info();
-            let words = [&["assign", "x"], words].concat();
-            chosen_cut(&args(&words), model, default_cut(&info), &settings::own_thresholds(&info))
-                .map_err(|error| error.to_string())
+            chosen_cut(&assign_words(words), &info, default_cut(&info)).map_err(|error| error.to_string())
         };
         assert_eq!(cut("gauss", &[]), Ok(Cut::MinConfidence(0.8)));
         assert_eq!(cut("gauss", &["--min-confidence", "0.5"]), Ok(Cut::MinConfidence(0.5)));
@@ -390,22 +522,23 @@ mod tests {
         assert_eq!(cut("umi", &[]), Ok(Cut::MinConfidence(0.0)));
         assert_eq!(cut("gauss", &["--fdr", "0.1"]), Ok(Cut::Fdr(0.1)));
         assert!(cut("gauss", &["--fdr=0.1", "--min-confidence=0.5"]).unwrap_err().contains("one of"));
+        assert!(cut("gauss", &["--min-confidence", "-1"]).unwrap_err().contains("from 0 to 1"));
         assert!(cut("gauss", &["--fdr", "1.5"]).is_err());
         for model in ["umi", "quantiles"] {
             assert!(cut(model, &["--fdr", "0.1"]).unwrap_err().contains("posterior"));
         }
         assert!(cut("umi", &["--min-confidence", "0.5"]).unwrap_err().contains("--umi-threshold"));
         assert!(cut("gauss", &["--quantile", "0.5"]).unwrap_err().contains("decided by --min-confidence"));
-        assert!(cut("quantiles", &["--quantile=1", "--min-confidence=1"]).unwrap_err().contains("not both"));
+        assert!(cut("quantiles", &["--quantile=1", "--min-confidence=1"]).unwrap_err().contains("one of"));
     }
 
     #[test]
     fn a_setting_of_another_model_is_refused() {
-        let control = |model: &str, words: &[&str]| {
-            settings::control(&args(&[&["assign", "x"], words].concat()), &models::find(model).unwrap().info())
-        };
+        let control =
+            |model: &str, words: &[&str]| settings::control(&assign_words(words), &models::find(model).unwrap().info());
         assert_eq!(control("umi", &["--umi-threshold", "3"]).unwrap().umi_threshold, 3.0);
         assert_eq!(control("gauss", &["--starts", "2"]).unwrap().starts, 2);
+        assert_eq!(control("gauss", &["--params", "{\"starts\": 3}", "--starts", "2"]).unwrap().starts, 2);
         assert!(control("gauss", &["--umi-threshold", "3"]).is_err());
         assert!(control("umi", &["--starts", "2"]).is_err());
         assert!(control("gauss", &["--starts", "0"]).is_err());

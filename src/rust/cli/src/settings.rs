@@ -1,9 +1,10 @@
-//! The settings of the models, one option each; their defaults are those of the core.
+//! The settings of the models, one option each, in the order of model_control() of the R package; their defaults are those of the core.
+use clap::{Arg, ArgMatches};
 use kaichi_core::models::{Control, ModelInfo, MODELS};
 use kaichi_core::{Error, Result};
 
-use crate::args::{Args, Opt, Range};
-use crate::csv::number;
+use crate::cli::numeric;
+use crate::numbers::{as_r, number, option, Range};
 
 pub struct Setting {
     name: &'static str,
@@ -34,6 +35,19 @@ impl Scope {
         match self {
             Scope::Model(name) => format!("model {name}"),
             Scope::Family(family) => format!("{family} models"),
+        }
+    }
+}
+
+impl Setting {
+    fn check_scope(&self, given: &str, info: &ModelInfo) -> Result<()> {
+        match self.scope.holds(info) {
+            true => Ok(()),
+            false => Err(Error::Argument(format!(
+                "{given} is for the {}; it means nothing for the model \"{}\".",
+                self.scope.words(),
+                info.name
+            ))),
         }
     }
 }
@@ -107,7 +121,7 @@ static SETTINGS: [Setting; 7] = [
 ];
 
 /// The options of a command that runs the models for which `runs` holds.
-pub fn options(runs: impl Fn(&ModelInfo) -> bool) -> Vec<Opt> {
+pub fn options(runs: impl Fn(&ModelInfo) -> bool) -> Vec<Arg> {
     let defaults = Control::default();
     let infos: Vec<ModelInfo> = MODELS.iter().map(|model| model.info()).filter(|info| runs(info)).collect();
     SETTINGS
@@ -115,26 +129,68 @@ pub fn options(runs: impl Fn(&ModelInfo) -> bool) -> Vec<Opt> {
         .filter(|s| infos.iter().any(|info| s.scope.holds(info)))
         .map(|s| {
             let default = number((s.get)(&defaults));
-            Opt::new(s.name, s.value, format!("{}: {}. Default: {default}.", capital(&s.scope.words()), s.about))
+            let about = format!("{}: {} [default: {default}]", capital(&s.scope.words()), s.about);
+            numeric(s.name, s.value, about).help_heading("Settings of the models")
         })
         .collect()
 }
 
-pub fn control(args: &Args, info: &ModelInfo) -> Result<Control> {
+/// The settings of `--params` and, over them, of their own options.
+pub fn control(matches: &ArgMatches, info: &ModelInfo) -> Result<Control> {
     let mut control = Control::default();
+    if let Some(text) = matches.get_one::<String>("params") {
+        from_json(&json_text(text)?, info, &mut control)?;
+    }
     for setting in &SETTINGS {
-        let Some(value) = args.number(setting.name, setting.range)? else { continue };
-        if !setting.scope.holds(info) {
-            return Err(Error::Argument(format!(
-                "--{} is for the {}; it means nothing for the model \"{}\".",
-                setting.name,
-                setting.scope.words(),
-                info.name
-            )));
-        }
+        // score has not the settings of models without scores.
+        let given = matches.try_contains_id(setting.name).unwrap_or(false);
+        let Some(value) = given.then(|| option(matches, setting.name, setting.range)).transpose()?.flatten() else {
+            continue;
+        };
+        setting.check_scope(&format!("--{}", setting.name), info)?;
         (setting.set)(&mut control, value);
     }
     Ok(control)
+}
+
+fn json_text(given: &str) -> Result<String> {
+    let Some(path) = given.strip_prefix('@') else { return Ok(given.to_owned()) };
+    std::fs::read_to_string(path)
+        .map_err(|error| Error::File(format!("The file \"{path}\" of --params cannot be read: {error}.")))
+}
+
+fn from_json(text: &str, info: &ModelInfo, control: &mut Control) -> Result<()> {
+    let wrong = |what: String| Error::Argument(format!("--params {what}."));
+    let values: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+        .map_err(|error| wrong(format!("is no JSON object such as {{\"starts\": 4}}: {error}")))?;
+    for (name, value) in values {
+        let Some(setting) = SETTINGS.iter().find(|s| s.name.replace('-', "_") == name) else {
+            let known: Vec<String> = SETTINGS.iter().map(|s| s.name.replace('-', "_")).collect();
+            return Err(wrong(format!("has \"{name}\", which is no setting; they are {}", known.join(", "))));
+        };
+        let number = value.as_f64().filter(|&x| setting.range.holds(x));
+        let number =
+            number.ok_or_else(|| wrong(format!("has {value} as \"{name}\"; give {}", setting.range.describe())))?;
+        setting.check_scope(&format!("\"{name}\" of --params"), info)?;
+        (setting.set)(control, number);
+    }
+    Ok(())
+}
+
+/// The settings as the R package writes them into uns/kaichi/model_params; `batches` are those of the cells, by name.
+pub fn as_json(control: &Control, batches: Option<&[&str]>) -> String {
+    let text = |text: &str| serde_json::Value::from(text).to_string();
+    let mut fields: Vec<(String, String)> =
+        SETTINGS.iter().map(|s| (s.name.replace('-', "_"), as_r((s.get)(control)))).collect();
+    let batches = match batches {
+        None => "null".to_owned(),
+        Some([one]) => text(one),
+        Some(names) => format!("[{}]", names.iter().map(|name| text(name)).collect::<Vec<_>>().join(",")),
+    };
+    fields.push(("batches".to_owned(), batches));
+    fields.push(("covariate".to_owned(), "false".to_owned()));
+    let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{}:{value}", text(name))).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 /// The options that set the threshold of a model that decides by itself.
@@ -168,5 +224,22 @@ mod tests {
         }
         let got: Vec<f64> = SETTINGS.iter().map(|s| (s.get)(&control)).collect();
         assert_eq!(got, [20.0, 21.0, 22.0, 23.0, 24.0, 25.0, 26.0]);
+    }
+
+    #[test]
+    fn json_sets_what_the_options_set() {
+        let info = |name| kaichi_core::models::find(name).unwrap().info();
+        let set = |model: &str, text: &str| {
+            let mut control = Control::default();
+            from_json(text, &info(model), &mut control).map(|()| control).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            set("gauss", "{\"starts\": 2, \"tolerance\": 1e-3}").unwrap(),
+            Control { starts: 2, tolerance: 1e-3, ..Control::default() }
+        );
+        assert!(set("gauss", "{\"start\": 2}").unwrap_err().contains("no setting"));
+        assert!(set("gauss", "{\"starts\": 0}").unwrap_err().contains("whole number from 1"));
+        assert!(set("gauss", "{\"umi_threshold\": 3}").unwrap_err().contains("means nothing"));
+        assert!(set("gauss", "starts=2").unwrap_err().contains("no JSON object"));
     }
 }

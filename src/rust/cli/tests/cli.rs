@@ -1,5 +1,7 @@
-//! The binary on the files of tests/testthat/fixtures, which a source tarball may lack.
+//! The binary on the files of tests/testthat/fixtures, which a source tarball may lack. That its results are those of R is
+//! tested in tests/testthat/test-install_cli.R.
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -19,8 +21,10 @@ fn kaichi(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_kaichi")).args(words).stdin(Stdio::null()).output().unwrap()
 }
 
+/// What is on standard output of a command that says nothing else.
 fn stdout(words: &[&str]) -> String {
-    let output = kaichi(words);
+    let quiet = ["assign", "score", "decide", "compare"].contains(&words[0]) && !words.contains(&"--help");
+    let output = kaichi(&[words, if quiet { &["--quiet"][..] } else { &[] }].concat());
     assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "{words:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -89,22 +93,40 @@ fn assign_is_score_then_decide() {
     let models = scoring_models();
     assert!(models.len() >= 5);
     for model in &models {
+        let info = kaichi_core::models::find(model).unwrap().info();
         for batch in [&[][..], &["--batch", "lane_category"]] {
-            let info = kaichi_core::models::find(model).unwrap().info();
-            for rule in [&[][..], &["--min-umi", "3"], &["--min-confidence", "0.3"], &["--fdr", "0.1"]] {
+            let scores = file("scores.h5ad");
+            stdout(
+                &[
+                    &[
+                        "score",
+                        "--counts",
+                        &path,
+                        "--model",
+                        model,
+                        "--output",
+                        &scores,
+                        "--overwrite",
+                        "--threads",
+                        "2",
+                    ],
+                    batch,
+                ]
+                .concat(),
+            );
+            for rule in
+                [&["--min-confidence", "0.3"][..], &["--min-confidence", "0.5", "--min-umi", "3"], &["--fdr", "0.1"]]
+            {
                 if rule.contains(&"--fdr") && info.confidence != "posterior" {
                     continue;
                 }
-                let (scores, a, b) = (file("scores.csv"), file("a.csv"), file("b.csv"));
-                let assigned = stdout(&[&["assign", &path, "--model", model, "--pairs", &a], batch, rule].concat());
-                stdout(&[&["score", &path, "--model", model, "--out", &scores, "--jobs", "2"], batch].concat());
-                let decided = stdout(&[&["decide", &scores, "--pairs", &b], rule].concat());
+                let (a, b) = (file("a.csv"), file("b.csv"));
+                let fits = |fits| ["--fits", fits, "--overwrite"];
+                let assigned = stdout(&[&["assign", &path, "--model", model], batch, rule, &fits(&a)].concat());
+                let decided = stdout(&[&["decide", "--scores", &scores], rule, &fits(&b)].concat());
                 assert_eq!(assigned, decided, "{model} {batch:?} {rule:?}");
-                assert_eq!(
-                    fs::read_to_string(a).unwrap(),
-                    fs::read_to_string(b).unwrap(),
-                    "{model} {batch:?} {rule:?}"
-                );
+                let [a, b] = [a, b].map(|path| fs::read_to_string(path).unwrap());
+                assert_eq!(a, b, "{model} {batch:?} {rule:?}");
                 assert!(assigned.starts_with(COLUMNS));
                 assert_eq!(assigned.lines().count(), 13);
             }
@@ -113,11 +135,32 @@ fn assign_is_score_then_decide() {
 }
 
 #[test]
+fn decide_reads_the_output_of_assign_and_can_replace_it() {
+    let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
+    let folder = folder("decide_in_place");
+    let file = folder.join("calls.h5ad").display().to_string();
+    for batch in [&[][..], &["--batch", "lane"]] {
+        stdout(&[&["assign", &path, "--model", "poisson", "--output", &file, "--overwrite"], batch].concat());
+        let rule = ["--min-confidence", "0.01"];
+        let expected = stdout(&[&["assign", &path, "--model", "poisson"], batch, &rule].concat());
+        assert_eq!(stdout(&[&["decide", &file], &rule[..]].concat()), expected);
+        assert_eq!(stdout(&["decide", &file, "--in-place", "--min-confidence", "0.01"]), "");
+        assert_eq!(stdout(&[&["decide", &file], &rule[..]].concat()), expected);
+        assert_eq!(entries(&folder), ["calls.h5ad"]);
+        let pairs = folder.join("pairs.csv").display().to_string();
+        stdout(&[&["assign", &path, "--model", "poisson", "--output", &pairs], batch, &rule].concat());
+        let table = stdout(&["compare", &file, &pairs]);
+        assert!(table.contains("1.0000") && table.contains(" 0 some the same, 0 none."), "{table}");
+        fs::remove_file(pairs).unwrap();
+    }
+}
+
+#[test]
 fn the_share_of_quantiles_can_be_chosen_later() {
     let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
     let folder = folder("quantiles");
-    let scores = folder.join("scores.csv").display().to_string();
-    stdout(&["score", &path, "--model", "quantiles", "--out", &scores]);
+    let scores = folder.join("scores.h5ad").display().to_string();
+    stdout(&["score", &path, "--model", "quantiles", "--output", &scores]);
     let none = stdout(&["decide", &scores, "--quantile", "0"]);
     let all = stdout(&["decide", &scores, "--quantile", "1"]);
     assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,")));
@@ -128,80 +171,110 @@ fn the_share_of_quantiles_can_be_chosen_later() {
 }
 
 #[test]
-fn scores_go_through_a_pipe() {
+fn settings_come_from_options_json_and_files() {
     let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
-    let mut score = Command::new(env!("CARGO_BIN_EXE_kaichi"))
-        .args(["score", &path, "--model", "poisson"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let decide = Command::new(env!("CARGO_BIN_EXE_kaichi"))
-        .args(["decide", "-"])
-        .stdin(score.stdout.take().unwrap())
-        .output()
-        .unwrap();
-    assert!(score.wait().unwrap().success());
-    assert_eq!(String::from_utf8(decide.stdout).unwrap(), stdout(&["assign", &path, "--model", "poisson"]));
+    let folder = folder("settings");
+    let json = folder.join("params.json");
+    fs::write(&json, "{\"umi_threshold\": 4}").unwrap();
+    let at_json = format!("@{}", json.display());
+    let expected = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "4"]);
+    assert_ne!(expected, stdout(&["assign", &path, "--model", "umi"]));
+    assert_eq!(expected, stdout(&["assign", &path, "--model", "umi", "--params", "{\"umi_threshold\": 4}"]));
+    assert_eq!(expected, stdout(&["assign", &path, "--model", "umi", "--params", &at_json]));
+    let (code, text) = refused(&["assign", &path, "--model", "umi", "--params", "{\"starts\": 4}"]);
+    assert!(code == 2 && text.contains("mixture"), "{text}");
 }
 
 #[test]
-fn a_folder_takes_every_table() {
+fn every_format_is_written() {
     let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
-    let folder = folder("a_folder_takes_every_table");
-    let out = folder.join("out");
-    let out_text = out.display().to_string();
-    for _ in 0..2 {
-        assert_eq!(stdout(&["assign", &path, "--out", &out_text, "--batch", "lane", "--model", "poisson"]), "");
-        assert_eq!(entries(&out), ["cells.csv", "fits.csv", "pairs.csv"]);
+    let folder = folder("formats");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let assign = |more: &[&str]| stdout(&[&["assign", &path, "--model", "umi", "--umi-threshold", "4"], more].concat());
+    let mut pairs = "cell_barcode,guide_id,umi_count,assignment_confidence\n".to_owned();
+    let mut crispat = "cell,gRNA,UMI_counts\n".to_owned();
+    for c in 0..12 {
+        for g in (0..5).filter(|&g| truth(c, g) >= 4) {
+            pairs += &format!("cell_{},guide-é{},{},1\n", c + 1, g + 1, truth(c, g));
+            crispat += &format!("cell_{},guide-é{},{}\n", c + 1, g + 1, truth(c, g));
+        }
     }
-    assert_eq!(stdout(&["score", &path, "--out", &out_text]), "");
-    assert_eq!(entries(&out), ["cells.csv", "fits.csv", "pairs.csv", "scores.csv"]);
-    let cells = stdout(&["assign", &path, "--batch", "lane", "--model", "poisson"]);
-    assert_eq!(fs::read_to_string(out.join("cells.csv")).unwrap(), cells);
+    assert_eq!(assign(&["--output", &file("a.csv")]), "");
+    assert_eq!(fs::read_to_string(file("a.csv")).unwrap(), pairs);
+    assign(&["-o", &file("a.csv.gz")]);
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(file("a.csv.gz")).unwrap()).read_to_string(&mut text).unwrap();
+    assert_eq!(text, pairs);
+    assert_eq!(assign(&["--format", "crispat"]), crispat);
+    assign(&["-o", &file("cells.txt"), "--format", "cells"]);
+    assert_eq!(fs::read_to_string(file("cells.txt")).unwrap(), assign(&[]));
+    assign(&["-o", &file("a.h5ad")]);
+    assign(&["-o", &file("a.h5mu"), "--rna", &file("a.h5ad")]);
+    let from_h5mu =
+        stdout(&["assign", &file("a.h5mu"), "--modality", "guide", "--model", "umi", "--umi-threshold", "4"]);
+    assert_eq!(from_h5mu, assign(&[]));
+    let facts = stdout(&["inspect", &file("a.h5mu")]);
+    assert!(facts.contains("MuData") && facts.contains("rna") && facts.contains("layers/assigned"), "{facts}");
+    let facts = stdout(&["inspect", &path]);
+    assert!(facts.contains("AnnData") && facts.contains("layers/doubled") && facts.contains("(counts)"), "{facts}");
+    let table = stdout(&["compare", &file("a.h5ad"), &file("a.csv"), "--output", &file("differences.csv")]);
+    assert!(table.contains("called pairs"), "{table}");
+    assert_eq!(fs::read_to_string(file("differences.csv")).unwrap(), "cell_barcode,guide_id,only_in\n");
+}
 
-    let fits = folder.join("fits.csv").display().to_string();
-    stdout(&["assign", &path, "--fits", &fits, "--batch", "lane_text", "--model", "poisson"]);
-    let fits = fs::read_to_string(fits).unwrap();
-    let header: Vec<&str> = fits.lines().next().unwrap().split(',').collect();
-    for column in [
-        "guide_id",
-        "gamma_lane 1",
-        "gamma_lane 2",
-        "gamma_lane 3",
-        "n_cells_called",
-        "min_umi_called",
-        "expected_precision",
-        "warning",
-    ] {
-        assert!(header.contains(&column), "{column} is not in {header:?}");
+#[test]
+fn comparing_names_what_differs() {
+    let folder = folder("compare");
+    let file = |name: &str, text: &str| {
+        fs::write(folder.join(name), text).unwrap();
+        folder.join(name).display().to_string()
+    };
+    let a = file("a.csv", "cell,gRNA,UMI_counts\nc1,g,5\nc1,h,4\nc2,g,9\n");
+    let b = file(
+        "protospacer_calls_per_cell.csv",
+        "cell_barcode,num_features,feature_call,num_umis\nc1,2,g|h,5|4\nc2,1,h,3\nc3,1,g,2\n",
+    );
+    let out = folder.join("d.csv").display().to_string();
+    for other in [&b, &folder.display().to_string()] {
+        let table = stdout(&["compare", &a, other, "-o", &out, "--overwrite"]);
+        let row = |start: &str| {
+            table.lines().find(|line| line.starts_with(start)).unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(row("cells with"), "cells with a call 2 3 2 3 0.6667");
+        assert_eq!(row("called pairs"), "called pairs 3 4 2 5 0.4000");
+        assert_eq!(fs::read_to_string(&out).unwrap(), "cell_barcode,guide_id,only_in\nc2,g,a\nc2,h,b\nc3,g,b\n");
     }
-    assert_eq!(fits.lines().count(), 6);
-    assert!(fits.lines().nth(1).unwrap().starts_with("guide-é1,"));
+    let cells = file("cells.csv", "cell_barcode,guide_id,n_guides_detected\nc1,g,2\n");
+    let (code, text) = refused(&["compare", &a, &cells, "-q"]);
+    assert!(code == 1 && text.starts_with("kaichi: error (format): "), "{text}");
 }
 
 #[test]
 fn data_errors_have_code_1_and_leave_nothing() {
     let folder = folder("data_errors");
-    let out = folder.join("out").display().to_string();
-    for (name, kind) in [
-        ("bad-negative.h5ad", "counts"),
-        ("bad-name-twice.h5ad", "names"),
-        ("bad-text.h5ad", "file"),
-        ("bad-encoding.h5ad", "format"),
-        ("bad-mudata.h5ad", "file"),
-    ] {
-        let Some(path) = fixture(name) else { return };
-        let (code, text) = refused(&["assign", &path, "--model", "umi", "--out", &out]);
-        assert!(code == 1 && text.starts_with("kaichi: error (") && text.contains(name), "{name}: {code} {text}");
-        assert!(text.starts_with(&format!("kaichi: error ({kind}): ")), "{text}");
+    for out in ["out.csv", "out.h5ad"] {
+        let out = folder.join(out).display().to_string();
+        for (name, kind) in [
+            ("bad-negative.h5ad", "counts"),
+            ("bad-name-twice.h5ad", "names"),
+            ("bad-text.h5ad", "file"),
+            ("bad-encoding.h5ad", "format"),
+        ] {
+            let Some(path) = fixture(name) else { return };
+            for model in ["umi", "poisson"] {
+                let (code, text) = refused(&["assign", &path, "--model", model, "--output", &out, "-q"]);
+                assert!(code == 1 && text.contains(name), "{name}: {code} {text}");
+                assert!(text.starts_with(&format!("kaichi: error ({kind}): ")), "{text}");
+            }
+        }
+        let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
+        let (code, text) = refused(&["assign", &path, "--batch", "none", "-o", &out, "-q"]);
+        assert!(code == 1 && text.starts_with("kaichi: error (batch): "), "{text}");
+        let (code, text) = refused(&["decide", &path, "-o", &out, "-q"]);
+        assert!(code == 1 && text.starts_with("kaichi: error (format): "), "{text}");
+        let (code, text) = refused(&["assign", "nowhere.h5ad", "-o", &out, "-q"]);
+        assert!(code == 1 && text.starts_with("kaichi: error (file): "), "{text}");
     }
-    let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
-    let (code, text) = refused(&["assign", &path, "--batch", "none", "--out", &out]);
-    assert!(code == 1 && text.starts_with("kaichi: error (batch): "), "{text}");
-    let (code, text) = refused(&["decide", &path, "--out", &out]);
-    assert!(code == 1 && text.starts_with("kaichi: error (format): "), "{text}");
-    let (code, text) = refused(&["assign", "nowhere.h5ad"]);
-    assert!(code == 1 && text.starts_with("kaichi: error (file): "), "{text}");
     assert_eq!(entries(&folder), [""; 0]);
 }
 
@@ -213,18 +286,31 @@ fn usage_errors_have_code_2() {
     let input = input.display().to_string();
     let csv = folder.join("a.csv").display().to_string();
     let deep = folder.join("no/such/a.csv").display().to_string();
+    // What clap refuses, and what kaichi does.
+    for words in [
+        &[][..],
+        &["asign"],
+        &["assign"],
+        &["assign", "x.h5ad", "--modell", "umi"],
+        &["score", "x.h5ad"],
+        &["assign", "a", "--counts", "b"],
+    ] {
+        let (code, text) = refused(words);
+        assert!(code == 2 && text.contains("Usage: kaichi"), "{words:?}: {code} {text}");
+    }
     for (words, kind, says) in [
-        (&[][..], "argument", "assign"),
-        (&["asign"], "argument", "\"asign\""),
-        (&["assign"], "argument", "INPUT.h5ad"),
-        (&["assign", "x.h5ad", "--modell", "umi"], "argument", "--modell"),
-        (&["assign", "x.h5ad", "--model", "gaus"], "model", "\"gauss\""),
-        (&["score", "x.h5ad", "--model", "umi"], "model", "kaichi assign --model umi"),
+        (&["assign", "x.h5ad", "--model", "gaus"][..], "model", "\"gauss\""),
+        (&["score", "x.h5ad", "--model", "umi", "-o", &csv], "model", "kaichi assign --model umi"),
         (&["assign", "x.h5ad", "--min-confidence", "2"], "argument", "from 0 to 1"),
-        (&["assign", "x.h5ad", "--out", &deep], "argument", "no folder"),
-        (&["assign", "x.h5ad", "--out", &csv, "--pairs", &csv], "argument", "the place of cells"),
-        (&["assign", &input, "--out", &input], "argument", "the place of the input"),
-        (&["assign", "x.h5ad", "--pairs", "/"], "argument", "folder"),
+        (&["assign", "x.h5ad", "--output", &deep], "argument", "no folder"),
+        (&["assign", "x.h5ad", "--output", &csv, "--fits", &csv], "argument", "another output"),
+        (&["assign", &input, "--output", &input, "--overwrite"], "argument", "the place of the input"),
+        (&["assign", "x.h5ad", "--output", &input], "argument", "--overwrite"),
+        (&["assign", "x.h5ad", "--fits", "/"], "argument", "folder"),
+        (&["assign", "x.h5ad", "--output", "a.txt"], "argument", "--format"),
+        (&["assign", "x.h5ad", "--format", "h5ad"], "argument", "--output"),
+        (&["assign", "x.h5ad", "--rna", "y.h5ad"], "argument", ".h5mu"),
+        (&["man", "asign"], "argument", "assign"),
     ] {
         let (code, text) = refused(words);
         let start = format!("kaichi: error ({kind}): ");
@@ -235,15 +321,107 @@ fn usage_errors_have_code_2() {
 }
 
 #[test]
-fn help_and_version() {
+fn help_completions_and_manual() {
     assert_eq!(stdout(&["--version"]), format!("kaichi {}\n", env!("CARGO_PKG_VERSION")));
-    for command in ["models", "assign", "score", "decide"] {
+    for command in ["models", "assign", "score", "decide", "compare", "inspect", "completions", "man"] {
         assert!(stdout(&["--help"]).contains(&format!("\n  {command} ")));
         let help = stdout(&[command, "--help"]);
         assert!(help.contains(&format!("\nUsage: kaichi {command}")), "{help}");
+        assert!(stdout(&["man", command]).contains(&format!(".TH kaichi-{command} 1")));
     }
     for model in scoring_models() {
         assert!(stdout(&["assign", "--help"]).contains(&model), "{model}");
+    }
+    assert!(stdout(&["man"]).contains("130"));
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef kaichi"), ("fish", "complete -c kaichi")] {
+        assert!(stdout(&["completions", shell]).contains(word), "{shell}");
+    }
+}
+
+#[test]
+fn what_is_said_goes_to_stderr() {
+    let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
+    let output = kaichi(&["assign", &path, "--model", "umi"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("12 cells, 5 guides") && said.contains("unassigned"), "{said}");
+    // No bar, and no codes of a terminal.
+    assert!(said.bytes().all(|byte| byte == b'\n' || byte >= b' '), "{said:?}");
+    let more = String::from_utf8(kaichi(&["assign", &path, "--model", "umi", "-v"]).stderr).unwrap();
+    assert!(more.len() > said.len());
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), stdout(&["assign", &path, "--model", "umi"]));
+}
+
+/// A reader that stops is no error, and no panic.
+#[test]
+fn a_broken_pipe_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_kaichi"))
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{:?}", output.status);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A simulated screen as .h5ad.
+#[cfg(unix)]
+fn write_screen(path: &Path, n_cells: usize, n_guides: usize) {
+    use kaichi_core::io::h5ad::write::{write, Block, Content};
+    let mut screen = kaichi_core::simulate::Screen::named("easy").unwrap();
+    screen.n_cells = n_cells;
+    screen.n_guides = n_guides;
+    let made = kaichi_core::simulate::simulate(&screen, 1, &kaichi_core::run::Progress::default()).unwrap();
+    let names = |what: &str, n: usize| (0..n).map(|at| format!("{what}{at}")).collect::<Vec<_>>();
+    let content = Content {
+        cells: &names("cell", made.cells.len()),
+        guides: &names("guide", n_guides),
+        matrices: Block {
+            starts: &made.indptr,
+            guides: &made.guide,
+            counts: &made.count,
+            scores: &[],
+            called_starts: &[],
+            called: &[],
+        },
+        obs: vec![],
+        var: vec![],
+        notes: &[],
+        fits: None,
+    };
+    write(path, false, None, content).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_nothing() {
+    let folder = folder("ctrl_c");
+    // Large enough to be at work for seconds.
+    let input = folder.join("in.h5ad");
+    write_screen(&input, 20_000, 400);
+    let input = input.display().to_string();
+    let out = folder.join("out.h5ad");
+    for (output, model) in [(&out, "neg_binomial"), (&folder.join("out.csv"), "neg_binomial")] {
+        let child = Command::new(env!("CARGO_BIN_EXE_kaichi"))
+            .args(["assign", &input, "--model", model, "--output"])
+            .arg(output)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        let started = std::time::Instant::now();
+        let status = {
+            let mut child = child;
+            child.wait().unwrap()
+        };
+        assert_eq!(status.code(), Some(130));
+        assert!(started.elapsed().as_secs() < 5);
+        assert_eq!(entries(&folder), ["in.h5ad"]);
     }
 }
 
@@ -258,7 +436,19 @@ fn devices_and_links_stay() {
     fs::write(folder.join("real.csv"), "old").unwrap();
     std::os::unix::fs::symlink("real.csv", &link).unwrap();
     let link_text = link.display().to_string();
-    stdout(&["assign", &path, "--model", "umi", "--out", &link_text, "--pairs", "/dev/null", "--fits", "/dev/null"]);
+    stdout(&[
+        "assign",
+        &path,
+        "--model",
+        "umi",
+        "-o",
+        &link_text,
+        "--overwrite",
+        "--format",
+        "cells",
+        "--fits",
+        "/dev/null",
+    ]);
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
     assert!(fs::read_to_string(folder.join("real.csv")).unwrap().starts_with(COLUMNS));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
-use kaichi_core::io::h5ad;
+use kaichi_core::io::{self, ReadOptions};
 use kaichi_core::models::{self, Control};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::simulate::{simulate, Screen};
@@ -101,9 +101,9 @@ fn main() -> Result<()> {
         })?;
     }
     if let Some(path) = path {
-        let n = h5ad::read(Path::new(&path), None, None)?.counts.len();
+        let n = io::read(Path::new(&path), &ReadOptions::default())?.counts.len();
         println!("\n{path}");
-        time("read, per count", n, || h5ad::read(Path::new(&path), None, None));
+        time("read, per count", n, || io::read(Path::new(&path), &ReadOptions::default()));
     }
     Ok(())
 }

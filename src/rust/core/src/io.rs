@@ -1,16 +1,120 @@
-//! Readers: one file per format, each the only user of what it needs.
+//! Readers: one file per format, each the only user of what it needs. [`read`] tells the format by the content.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::counts::GuideCounts;
-use crate::Result;
+use crate::{Error, Result};
 
+pub mod features;
 pub mod h5ad;
 pub mod h5mu;
+pub mod inspect;
+mod molecules;
+mod mtx;
+mod tenx;
+
+use h5ad::values::Source;
+
+/// What the user may choose of a file; what is not chosen is found, or an error that names the candidates.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ReadOptions<'a> {
+    /// Of an .h5ad, or of a modality: the layer with the counts; `X` if not said.
+    pub layer: Option<&'a str>,
+    /// The column of the table of cells with the batch of each.
+    pub batch: Option<&'a str>,
+    /// Of an .h5mu: the modality with the guides.
+    pub modality: Option<&'a str>,
+    /// Which features are guides, where the file says the type of each.
+    pub feature_type: Option<&'a str>,
+    /// Of an .mtx: what its rows are.
+    pub orientation: Option<Orientation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Orientation {
+    GuidesByCells,
+    CellsByGuides,
+}
+
+impl Orientation {
+    pub const NAMES: [&'static str; 2] = ["guides_by_cells", "cells_by_guides"];
+
+    pub fn new(name: &str) -> Result<Self> {
+        match name {
+            "guides_by_cells" => Ok(Orientation::GuidesByCells),
+            "cells_by_guides" => Ok(Orientation::CellsByGuides),
+            _ => Err(Error::Argument(format!(
+                "`orientation` must be \"{}\" or \"{}\", not \"{name}\".",
+                Self::NAMES[0],
+                Self::NAMES[1]
+            ))),
+        }
+    }
+}
+
+/// Reads guide counts from a file, or a folder, of any format there is a reader for.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
+    let source = Source(path);
+    match kind(source)? {
+        Kind::H5ad => h5ad::read(path, options),
+        Kind::H5mu => h5mu::read(path, options),
+        Kind::TenxH5 => tenx::read(path, options),
+        Kind::MoleculeInfo => molecules::read(path, options),
+        Kind::Mtx => mtx::read(path, options),
+    }
+}
+
+enum Kind {
+    H5ad,
+    H5mu,
+    TenxH5,
+    MoleculeInfo,
+    Mtx,
+}
+
+fn kind(source: Source) -> Result<Kind> {
+    if source.0.is_dir() || (source.0.is_file() && mtx::is(source)?) {
+        return Ok(Kind::Mtx);
+    }
+    h5ad::check_signature(source)?;
+    h5ad::quiet::quietly(|| {
+        let file = h5ad::open_hdf5(source)?;
+        let has = |name| file.link_exists(name);
+        Ok(if has("mod") {
+            Kind::H5mu
+        } else if has("obs") && has("var") {
+            Kind::H5ad
+        } else if has("matrix") {
+            Kind::TenxH5
+        } else if has("barcode_idx") {
+            Kind::MoleculeInfo
+        } else {
+            return Err(source.file(
+                tenx::of_version_2(&file)
+                    .unwrap_or_else(|| format!("is an HDF5 file of no kind that kaichi knows. It reads {FORMATS}.")),
+            ));
+        })
+    })
+}
+
+/// For errors.
+const FORMATS: &str = ".h5ad, .h5mu, 10x .h5 (feature_bc_matrix and molecule_info) and MTX folders";
+
+/// An option of [`ReadOptions`] that a format has no use for.
+fn refuse(value: Option<impl Sized>, name: &str, source: Source, format: &str, why: &str) -> Result<()> {
+    match value {
+        None => Ok(()),
+        Some(_) => Err(Error::Argument(format!(
+            "`{name}` means nothing for the file \"{}\", which is {format}: {why}. Leave it out.",
+            source.0.display()
+        ))),
+    }
+}
 
 /// What a guide-count file holds, as the compressed rows of a cells x guides matrix, which are byte for byte the
 /// compressed columns of R's guides x cells `dgCMatrix`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct GuideFile {
     /// Start of each cell's counts; length cells + 1.
     pub indptr: Vec<i32>,
@@ -22,6 +126,10 @@ pub struct GuideFile {
     pub guide_names: Vec<String>,
     /// The obs column that was asked for.
     pub batch: Option<Vec<String>>,
+    /// What the file says of its guides: columns of a guide table (`target`, `type`, `sequence`), one value for each guide.
+    pub facts: Vec<(String, Vec<Option<String>>)>,
+    /// What was chosen for the user, each one sentence to be shown.
+    pub choices: Vec<String>,
 }
 
 impl GuideFile {
@@ -53,6 +161,7 @@ mod tests {
             cell_names: ["a", "b", "c", "d"].map(String::from).to_vec(),
             guide_names: ["g", "h"].map(String::from).to_vec(),
             batch: batch.map(|names| names.iter().map(|name| name.to_string()).collect()),
+            ..GuideFile::default()
         }
     }
 

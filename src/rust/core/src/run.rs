@@ -1,5 +1,7 @@
 //! One run of a model: its own thread pool, progress that can be watched, and a way to stop it.
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
@@ -10,7 +12,22 @@ use crate::{Error, Result};
 pub struct Progress {
     done: AtomicUsize,
     total: AtomicUsize,
-    cancelled: AtomicBool,
+    cancelled: Arc<AtomicBool>,
+}
+
+thread_local! {
+    /// The flag of the progress that this thread reads a file under.
+    static READING: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// An error where whoever watches the reading of this thread has asked it to stop. Readers ask between blocks.
+pub fn check_reading() -> Result<()> {
+    let cancelled = READING.with_borrow(|flag| flag.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)));
+    if cancelled {
+        Err(Error::Interrupted)
+    } else {
+        Ok(())
+    }
 }
 
 impl Progress {
@@ -33,6 +50,14 @@ impl Progress {
         } else {
             Ok(())
         }
+    }
+
+    /// Runs a reader that stops, between two blocks, when this is cancelled.
+    pub fn reading<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let before = READING.replace(Some(self.cancelled.clone()));
+        let result = read();
+        READING.set(before);
+        result
     }
 
     /// `f` of every item on all threads of the current pool, results in order.
@@ -62,4 +87,29 @@ pub fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> Result<T> + Send)
         .build()
         .map_err(|error| Error::Internal(format!("No {threads} worker threads could be started: {error}.")))?
         .install(f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancelled_reader_stops_between_blocks() {
+        let progress = Progress::default();
+        let mut blocks = 0;
+        let read = |blocks: &mut usize| -> Result<()> {
+            for block in 0..4 {
+                check_reading()?;
+                *blocks += 1;
+                if block == 1 {
+                    progress.cancel();
+                }
+            }
+            Ok(())
+        };
+        assert_eq!(progress.reading(|| read(&mut blocks)), Err(Error::Interrupted));
+        assert_eq!(blocks, 2);
+        // Nobody watches now.
+        assert_eq!(read(&mut blocks), Ok(()));
+    }
 }

@@ -132,7 +132,14 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     let columns = cell_columns(&guides, posterior);
     let table = Table::create(&out, "obs", index, n_cells, Some(&obs), &columns).map_err(failed)?;
     write::link_identity(&out).map_err(failed)?;
-    let shape = Shape { cells: n_cells, guides: guides.len(), counts: n_counts, called: None, scores: !single_stage };
+    let shape = Shape {
+        cells: n_cells,
+        guides: guides.len(),
+        counts: n_counts,
+        calls: true,
+        called: None,
+        scores: !single_stage,
+    };
     let mut matrices = Matrices::create(&out, shape).map_err(failed)?;
     let mut sums = Sums::new(guides.len());
     let mut at = 0;
@@ -295,7 +302,7 @@ fn at_fdr(histograms: &[Vec<(u32, u32)>], scores: &[Option<Vec<f64>>], fdr: f64,
 }
 
 /// The columns of obs, those of the cells of a guide_calls in R.
-fn cell_columns(guides: &[String], posterior: bool) -> Vec<(String, Kind)> {
+pub fn cell_columns(guides: &[String], posterior: bool) -> Vec<(String, Kind)> {
     let mut columns = vec![
         ("guide_id", Kind::Category(guides.to_vec())),
         ("umi_count", Kind::Integer { missing: true }),
@@ -310,7 +317,7 @@ fn cell_columns(guides: &[String], posterior: bool) -> Vec<(String, Kind)> {
     columns.into_iter().map(|(name, kind)| (name.to_string(), kind)).collect()
 }
 
-fn cell_values(counts: &GuideCounts, scores: &[f64], calls: &Calls, posterior: bool) -> Vec<Column> {
+pub fn cell_values(counts: &GuideCounts, scores: &[f64], calls: &Calls, posterior: bool) -> Vec<Column> {
     let best = || calls.best.iter();
     let n_called: Vec<i32> = calls.indptr.windows(2).map(|pair| (pair[1] - pair[0]) as i32).collect();
     let mut columns = vec![

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
 use kaichi_core::fit::Column;
-use kaichi_core::io::h5ad::{self, write};
-use kaichi_core::io::{h5mu, GuideFile};
+use kaichi_core::io::h5ad::write;
+use kaichi_core::io::{self, h5mu, GuideFile, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::simulate::{simulate, Screen};
@@ -52,7 +52,7 @@ fn screen(n_cells: usize, n_guides: usize, ambient: f64) -> GuideFile {
         counts: sim.count,
         cell_names: (0..n_cells).map(|cell| format!("cell {cell}")).collect(),
         guide_names: (0..n_guides).map(|guide| format!("guide {guide}")).collect(),
-        batch: None,
+        ..GuideFile::default()
     }
 }
 
@@ -160,7 +160,7 @@ fn blocks_leave_no_trace() {
     let file = screen(70_000, 40, 80.0);
     assert!(file.counts.len() > (1 << 20) + (1 << 18), "{}", file.counts.len());
     write_input(&input, &file);
-    let read = on_threads(2, || h5ad::read(&input, None, None)).unwrap();
+    let read = on_threads(2, || io::read(&input, &ReadOptions::default())).unwrap();
     assert_eq!((&read.counts, &read.cell_names), (&file.counts, &file.cell_names));
 
     let cuts = [
@@ -184,7 +184,7 @@ fn whole_matrices_are_written_in_blocks() {
     let folder = Folder::new("whole");
     let (input, output) = (folder.file("in.h5ad"), folder.file("out.h5ad"));
     write_input(&input, &screen(70_000, 12, 2.0));
-    let read = on_threads(2, || h5ad::read(&input, None, None)).unwrap();
+    let read = on_threads(2, || io::read(&input, &ReadOptions::default())).unwrap();
     let cuts = [
         ("quantiles", Cut::TopShare(0.4)),
         ("poisson", Cut::MinConfidence(0.8)),
@@ -204,7 +204,7 @@ fn rates_call_the_same_pairs() {
     let folder = Folder::new("rates");
     let (input, output) = (folder.file("in.h5ad"), folder.file("out.h5ad"));
     write_input(&input, &screen(3000, 20, 20.0));
-    let read = on_threads(2, || h5ad::read(&input, None, None)).unwrap();
+    let read = on_threads(2, || io::read(&input, &ReadOptions::default())).unwrap();
     for fdr in [0.0, 1e-4, 0.003, 0.05, 0.5] {
         for min_umi in [0.0, 4.0] {
             let rule = Rule { cut: Cut::Fdr(fdr), min_umi };

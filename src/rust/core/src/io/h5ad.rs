@@ -7,6 +7,7 @@ mod chunks;
 pub(crate) mod frame;
 pub(crate) mod matrix;
 pub(crate) mod quiet;
+pub mod scores;
 pub(crate) mod values;
 pub mod write;
 mod zstd;
@@ -14,47 +15,109 @@ mod zstd;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use hdf5::Group;
+
 use self::frame::Frame;
 use self::matrix::Matrix;
 use self::values::{encoding, quoted, Source};
-use super::GuideFile;
+use super::features::{self, Chosen};
+use super::{refuse, GuideFile, ReadOptions, FORMATS};
 use crate::{Error, Result};
 
-/// Reads `X`, or `layers/<layer>`, of the .h5ad at `path`, and the obs column `batch` where one is asked for.
-pub fn read(path: &Path, layer: Option<&str>, batch: Option<&str>) -> Result<GuideFile> {
+/// Reads `X`, or the layer, of the .h5ad at `path`, and the obs column with the batch where one is asked for.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
+    refuse(options.modality, "modality", source, "an .h5ad", "it has one modality")?;
     check_signature(source)?;
-    quiet::quietly(|| read_open(source, layer, batch))
+    quiet::quietly(|| read_anndata(source, &*open(source)?, options))
 }
 
-/// Whether this is an .h5ad that can be opened.
+/// Whether this is an .h5ad that can be opened, with guides only.
 pub fn is(path: &Path) -> bool {
     let source = Source(path);
-    check_signature(source).is_ok() && quiet::quietly(|| open(source).is_ok())
+    let only_guides = || -> Result<bool> {
+        let file = open(source)?;
+        let var = Frame::open(source, &file, "var", "guide")?;
+        Ok(match feature_types(&var)? {
+            Some(types) => features::choose(source, &types, None)?.is_all(),
+            None => true,
+        })
+    };
+    check_signature(source).is_ok() && quiet::quietly(|| only_guides() == Ok(true))
 }
 
-fn read_open(source: Source, layer: Option<&str>, batch: Option<&str>) -> Result<GuideFile> {
-    let file = open(source)?;
-    let what = matrix_name(source, &file, layer)?;
-    let obs = Frame::open(source, &file, "obs", "cell")?;
-    let var = Frame::open(source, &file, "var", "guide")?;
+/// The type of each feature, as scanpy and muon name it.
+fn feature_types(var: &Frame) -> Result<Option<Vec<String>>> {
+    let types = match var.text("feature_types")? {
+        Some(types) => Some(types),
+        None => var.text("feature_type")?,
+    };
+    Ok(types.map(|types| types.into_iter().map(Option::unwrap_or_default).collect()))
+}
+
+/// What var may say of the guides: columns of a guide table, and the names that files have for them.
+const FACTS: [(&str, &[&str]); 4] = [
+    ("target", &["target", "target_gene_name", "target_gene", "intended_target_name"]),
+    ("construct", &["construct"]),
+    ("type", &["type"]),
+    ("sequence", &["sequence", "spacer", "protospacer"]),
+];
+
+/// An AnnData: a file, or a modality of one.
+pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) -> Result<GuideFile> {
+    refuse(options.orientation, "orientation", source, "an AnnData", "that is always cells x guides")?;
+    let what = matrix_name(source, file, options.layer)?;
+    let obs = Frame::open(source, file, "obs", "cell")?;
+    let var = Frame::open(source, file, "var", "guide")?;
     let cell_names = obs.index()?;
-    let guide_names = var.index()?;
-    let matrix = Matrix { source, file: &file, what: &what, cells: &cell_names, guides: &guide_names };
-    let rows = matrix.read()?;
-    let batch = batch.map(|column| obs.batch(column, &cell_names)).transpose()?;
-    Ok(GuideFile { indptr: rows.indptr, guides: rows.guides, counts: rows.counts, cell_names, guide_names, batch })
+    let names = var.index()?;
+    let chosen: Option<Chosen> = match feature_types(&var)? {
+        Some(types) if types.len() == names.len() => Some(features::choose(source, &types, options.feature_type)?),
+        _ => options.feature_type.map(|_| features::take_all(source, &names, options.feature_type)).transpose()?,
+    };
+    let matrix = Matrix { source, file, what: &what, cells: &cell_names, guides: &names };
+    let rows = match &chosen {
+        Some(chosen) if !chosen.is_all() => matrix.read_some(&matrix.blocks()?, &chosen.places)?,
+        _ => matrix.read()?,
+    };
+    let batch = options.batch.map(|column| obs.batch(column, &cell_names)).transpose()?;
+    let mut facts = vec![];
+    for (name, columns) in FACTS {
+        // A column that cannot be read says nothing of the guides.
+        let values =
+            columns.iter().find_map(|column| var.text(column).ok().flatten()).filter(|v| v.len() == names.len());
+        let values = values.map(|values| chosen.as_ref().map_or_else(|| values.clone(), |chosen| chosen.of(&values)));
+        facts.extend(values.and_then(|values| features::fact(name, values)));
+    }
+    let (guide_names, choices) = match chosen {
+        Some(chosen) => (chosen.of(&names), chosen.choice.into_iter().collect()),
+        None => (names, vec![]),
+    };
+    Ok(GuideFile {
+        indptr: rows.indptr,
+        guides: rows.guides,
+        counts: rows.counts,
+        cell_names,
+        guide_names,
+        batch,
+        facts,
+        choices,
+    })
 }
 
 /// A file whose signature was checked.
 pub(crate) fn open(source: Source) -> Result<hdf5::File> {
-    let file = hdf5::File::open(source.0).map_err(|error| {
+    let file = open_hdf5(source)?;
+    check_kind(source, &file)?;
+    Ok(file)
+}
+
+pub(crate) fn open_hdf5(source: Source) -> Result<hdf5::File> {
+    hdf5::File::open(source.0).map_err(|error| {
         source.file(format!(
             "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
         ))
-    })?;
-    check_kind(source, &file)?;
-    Ok(file)
+    })
 }
 
 /// Tells an HDF5 file by its content, not its name. The signature may follow a user block of 512 * 2^n bytes.
@@ -66,7 +129,7 @@ pub(crate) fn check_signature(source: Source) -> Result<()> {
     };
     let metadata = std::fs::metadata(source.0).map_err(unreadable)?;
     if metadata.is_dir() {
-        return Err(source.file("is a folder. kaichi 0.1 reads .h5ad files: give the path of the file."));
+        return Err(source.file("is a folder. Give the path of a file."));
     }
     let mut file = std::fs::File::open(source.0).map_err(unreadable)?;
     let mut offset = 0;
@@ -79,30 +142,22 @@ pub(crate) fn check_signature(source: Source) -> Result<()> {
         }
         offset = (offset * 2).max(512);
     }
-    Err(source.file(
-        "is not an HDF5 file, so it is no .h5ad. kaichi 0.1 reads .h5ad.\n  \
-         Read other formats with the package made for them and give the guides x cells matrix.",
-    ))
+    Err(source.file(format!(
+        "is neither an HDF5 nor a Matrix Market file. kaichi reads {FORMATS}.\n  Read other formats with the package \
+             made for them and give the guides x cells matrix."
+    )))
 }
 
-/// Names the relatives of .h5ad that are HDF5 too.
+/// For what works on an .h5ad only.
 fn check_kind(source: Source, file: &hdf5::File) -> Result<()> {
     if file.link_exists("obs") && file.link_exists("var") && !file.link_exists("mod") {
         return Ok(());
     }
-    let kind = if file.link_exists("mod") {
-        "holds several modalities (MuData, .h5mu). kaichi 0.1 reads .h5ad: write the guide modality as one"
-    } else if file.link_exists("matrix") {
-        "looks like a 10x .h5. kaichi 0.1 reads .h5ad: read it with Seurat::Read10X_h5() or \
-         DropletUtils::read10xCounts() and give the guides x cells matrix"
-    } else {
-        "is an HDF5 file without obs and var, so it is no .h5ad. kaichi 0.1 reads .h5ad"
-    };
-    Err(source.file(format!("{kind}.")))
+    Err(source.file("is an HDF5 file but no .h5ad, which has obs and var. Give an .h5ad."))
 }
 
 /// `X` or `layers/<layer>`, known to exist.
-pub(crate) fn matrix_name(source: Source, file: &hdf5::File, layer: Option<&str>) -> Result<String> {
+pub(crate) fn matrix_name(source: Source, file: &Group, layer: Option<&str>) -> Result<String> {
     let layers = layer_names(file);
     let Some(layer) = layer else {
         // anndata writes a missing X as no X, and since 0.12 as a scalar of encoding "null".
@@ -124,7 +179,7 @@ pub(crate) fn matrix_name(source: Source, file: &hdf5::File, layer: Option<&str>
     }))
 }
 
-fn layer_names(file: &hdf5::File) -> Vec<String> {
+fn layer_names(file: &Group) -> Vec<String> {
     file.group("layers").and_then(|layers| layers.member_names()).unwrap_or_default()
 }
 

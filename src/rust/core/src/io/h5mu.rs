@@ -1,4 +1,5 @@
-//! Writer of .h5mu (MuData): calls as the modality `guide`, beside the modalities of another file.
+//! .h5mu (MuData). Reader: the AnnData of the modality with the guides. Writer: calls as the modality `guide`, beside the
+//! modalities of another file.
 //!
 //! Layout as written by mudata 0.2 and 0.3: the AnnData of each modality in `mod`, tables of all cells and all features, and
 //! where each of those is in each modality (`obsmap`, `varmap`: places from 1, 0 for absent; `obsm`, `varm`: whether it is there).
@@ -8,11 +9,13 @@ use std::path::Path;
 use hdf5::{Group, H5Type};
 use ndarray::Array2;
 
-use super::h5ad::check_signature;
+use super::features::is_guide_name;
 use super::h5ad::frame::Frame;
 use super::h5ad::quiet::quietly;
-use super::h5ad::values::{attributes, Source};
+use super::h5ad::values::{attributes, quoted, Source};
 use super::h5ad::write::{self, encode, set_text, set_texts, Content, Draft, Index, INDEX};
+use super::h5ad::{check_signature, open_hdf5, read_anndata};
+use super::{GuideFile, ReadOptions};
 use crate::Result;
 
 /// The modality of the calls.
@@ -52,12 +55,44 @@ pub fn write(path: &Path, overwrite: bool, others: Option<&Path>, content: Conte
     draft.finish()
 }
 
+/// Reads the guides of the modality asked for, or of the one that is named for guides.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
+    let source = Source(path);
+    quietly(|| {
+        let file = open_hdf5(source)?;
+        let all = file.group("mod").map_err(|error| source.damaged("mod", error))?;
+        let names = all.member_names().map_err(|error| source.damaged("mod", error))?;
+        let (name, choice) = choose(source, &names, options.modality)?;
+        let group = all.group(name).map_err(|error| source.damaged(name, error))?;
+        let mut guides = read_anndata(source, &group, options)?;
+        guides.choices.splice(0..0, choice);
+        Ok(guides)
+    })
+}
+
+fn choose<'a>(source: Source, names: &'a [String], wanted: Option<&str>) -> Result<(&'a str, Option<String>)> {
+    if let Some(wanted) = wanted {
+        return match names.iter().find(|name| *name == wanted) {
+            Some(name) => Ok((name, None)),
+            None => Err(source.format(format!("has no modality \"{wanted}\". Its modalities: {}.", quoted(names)))),
+        };
+    }
+    let guides: Vec<&String> = names.iter().filter(|name| is_guide_name(name)).collect();
+    match guides[..] {
+        [name] => Ok((name, Some(format!("Taking the modality \"{name}\" as guides.")))),
+        [] => Err(source.format(format!(
+            "has no modality that is named for guides.\n  Give one as `modality`: {}.",
+            quoted(names)
+        ))),
+        _ => Err(source.format(format!(
+            "has several modalities that are named for guides.\n  Give one as `modality`: {}.",
+            quoted(&guides)
+        ))),
+    }
+}
+
 fn open(source: Source) -> Result<hdf5::File> {
-    let file = hdf5::File::open(source.0).map_err(|error| {
-        source.file(format!(
-            "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
-        ))
-    })?;
+    let file = open_hdf5(source)?;
     if file.link_exists("obs") && file.link_exists("var") {
         return Ok(file);
     }

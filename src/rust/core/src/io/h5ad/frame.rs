@@ -5,7 +5,7 @@ use hdf5::types::TypeDescriptor;
 use hdf5::{Group, LocationType, ObjectReference1, ReferencedObject};
 use rayon::prelude::*;
 
-use super::values::{attribute, attributes, encoding, quoted, Source, Values};
+use super::values::{attribute, attributes, encoding, quoted, Number, Source, Values};
 use super::{too_many, MOST};
 use crate::Result;
 
@@ -142,6 +142,14 @@ impl<'a> Frame<'a> {
         Ok(values)
     }
 
+    /// A column as text, where there is one.
+    pub fn text(&self, name: &str) -> Result<Option<Vec<Option<String>>>> {
+        if !self.group.link_exists(name) {
+            return Ok(None);
+        }
+        self.column(name).map(|column| Some(column.values))
+    }
+
     /// The index where it is the variable-length text that anndata writes since 0.8.
     fn text_index(&self) -> Result<Option<Values<'_>>> {
         if !matches!(self.group.loc_type_by_name(&self.index), Ok(LocationType::Dataset)) {
@@ -164,6 +172,32 @@ impl<'a> Frame<'a> {
         columns
     }
 
+    /// The columns of earlier calls, in the order of the table.
+    pub fn our_columns(&self) -> Vec<String> {
+        attributes(&self.group, OURS)
+    }
+
+    /// A column with its type.
+    pub fn typed(&self, name: &str) -> Result<crate::fit::Column> {
+        use crate::fit::Column as Typed;
+        let values = self.column(name)?.values;
+        let of_group = |name| self.group.group(name).and_then(|group| group.dataset("values"));
+        let stored = self.group.dataset(name).or_else(|_| of_group(name)).ok().and_then(|dataset| Number::of(&dataset));
+        fn parsed<T: std::str::FromStr>(values: &[Option<String>]) -> Vec<Option<T>> {
+            values.iter().map(|value| value.as_ref().and_then(|value| value.parse().ok())).collect()
+        }
+        Ok(match stored {
+            Some(number) if number.is_float() => {
+                Typed::Real(parsed(&values).into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+            }
+            Some(Number::Bool) => {
+                Typed::Logical(values.iter().map(|value| value.as_ref().map(|value| value == "TRUE")).collect())
+            }
+            Some(_) => Typed::Integer(parsed(&values)),
+            None => Typed::Text(values),
+        })
+    }
+
     pub fn group(&self) -> &Group {
         &self.group
     }
@@ -173,7 +207,7 @@ impl<'a> Frame<'a> {
         &self.index
     }
 
-    fn columns(&self) -> Vec<String> {
+    pub fn columns(&self) -> Vec<String> {
         let mut columns = self.group.member_names().unwrap_or_default();
         columns.retain(|name| *name != self.index && name != "__categories");
         columns
@@ -186,7 +220,7 @@ impl<'a> Frame<'a> {
 
 /// The first name that stands at an earlier place, too: both places. Sorting short hashes is faster than a table of names,
 /// and goes on all threads of the current pool.
-fn first_twice(names: &[String]) -> Option<(usize, usize)> {
+pub(crate) fn first_twice(names: &[String]) -> Option<(usize, usize)> {
     let mut keys: Vec<u64> = names.par_iter().enumerate().map(|(place, name)| key(place, name)).collect();
     let same = |a: usize, b: usize| -> std::result::Result<bool, ()> { Ok(names[a] == names[b]) };
     first_twice_by(&mut keys, same).unwrap_or_default()

@@ -13,7 +13,8 @@ use crate::{Error, Result};
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     pub source: Source<'a>,
-    pub file: &'a hdf5::File,
+    /// The AnnData: a file, or a modality.
+    pub file: &'a Group,
     /// `X` or `layers/<layer>`.
     pub what: &'a str,
     /// Only for errors when a block is read, and then those of the block.
@@ -53,11 +54,17 @@ impl<'a> Sparse<'a> {
         let group = matrix.file.group(matrix.what).map_err(|error| source.damaged(matrix.what, error))?;
         let major = matrix.major(&group)?;
         matrix.check_shape(&matrix.stated_shape(&group)?, shape)?;
+        Self::of(matrix, &group, major, shape)
+    }
+
+    /// The parts in the group, compressed along that axis.
+    pub fn of(matrix: &Matrix<'a>, group: &Group, major: Major, shape: (usize, usize)) -> Result<Self> {
+        let source = matrix.source;
         let (outer, inner, axis) = match major {
             Major::Cells => (shape.0, shape.1, "cells"),
             Major::Guides => (shape.1, shape.0, "guides"),
         };
-        let part = |name| Values::open(source, &group, matrix.what, name);
+        let part = |name| Values::open(source, group, matrix.what, name);
         let (data, indices, indptr) = (part("data")?, part("indices")?, part("indptr")?);
         let stored = data.len()?;
         if indices.len()? != stored {
@@ -177,7 +184,46 @@ impl<'a> Blocks<'a> {
     }
 }
 
-impl Matrix<'_> {
+/// Cells whose starts are read at once.
+const CELLS: usize = 1 << 16;
+
+impl Rows {
+    /// The counts of these features only, under their new places, which increase with the old.
+    fn append(&mut self, rows: &Rows, places: &[Option<i32>]) {
+        for bounds in rows.indptr.windows(2) {
+            for at in bounds[0] as usize..bounds[1] as usize {
+                if let Some(place) = places[rows.guides[at] as usize] {
+                    self.guides.push(place);
+                    self.counts.push(rows.counts[at]);
+                }
+            }
+            self.indptr.push(self.counts.len() as i32);
+        }
+    }
+}
+
+impl<'a> Matrix<'a> {
+    /// The rows of the features with a place, a block of cells in memory at a time.
+    pub fn read_some(&self, blocks: &Blocks, places: &[Option<i32>]) -> Result<Rows> {
+        let mut rows = Rows { indptr: vec![0], guides: vec![], counts: vec![] };
+        let n = self.cells.len();
+        let mut at = 0;
+        while at < n {
+            let (range, block) = blocks.next(&Matrix { cells: &self.cells[at..], ..*self }, at..n.min(at + CELLS))?;
+            rows.append(&block, places);
+            if rows.counts.len() > MOST {
+                return Err(too_many(self.source, "stored counts", rows.counts.len()));
+            }
+            at = range.end;
+        }
+        Ok(rows)
+    }
+
+    /// All cells in blocks.
+    pub fn blocks(&self) -> Result<Blocks<'a>> {
+        Blocks::open(*self, self.cells.len(), || Ok(self.cells.to_vec()))
+    }
+
     pub fn read(&self) -> Result<Rows> {
         match self.file.loc_type_by_name(self.what) {
             Ok(LocationType::Group) => self.read_sparse(),

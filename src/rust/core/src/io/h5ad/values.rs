@@ -11,6 +11,7 @@ use rayon::prelude::*;
 
 use super::chunks::{self, Converted};
 use super::{too_many, zstd, MOST};
+use crate::run::check_reading;
 use crate::{Error, Result};
 
 /// The file, to be named in every error.
@@ -97,6 +98,12 @@ pub fn attribute(object: &Location, name: &str) -> Option<String> {
 pub fn attributes(object: &Location, name: &str) -> Vec<String> {
     let raw = object.attr(name).and_then(|attribute| raw_strings(&attribute, None));
     raw.ok().flatten().unwrap_or_default().into_iter().filter_map(|bytes| String::from_utf8(bytes).ok()).collect()
+}
+
+/// A text that stands alone in a dataset.
+pub fn single_text(group: &hdf5::Group, name: &str) -> Option<String> {
+    let raw = raw_strings(&*group.dataset(name).ok()?, None).ok()??;
+    String::from_utf8(raw.into_iter().next()?).ok()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -339,6 +346,7 @@ fn each_in_vector<T: Stored, F: FnMut(usize, f64) -> Result<()>>(values: &Values
     let n = values.len()?;
     let block = values.block();
     for start in (0..n).step_by(block) {
+        check_reading()?;
         let end = (start + block).min(n);
         let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![start..end]);
         let read = read.map_err(|error| values.source.damaged(&values.what, error))?;
@@ -357,6 +365,7 @@ fn convert_vector<T: Stored, O: Send>(
     convert: impl Fn(f64) -> Option<O> + Sync,
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
+    check_reading()?;
     match chunks::convert::<T, O>(&values.dataset, first, out, &convert) {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
@@ -364,6 +373,7 @@ fn convert_vector<T: Stored, O: Send>(
     }
     let block = values.block();
     for (number, out) in out.chunks_mut(block).enumerate() {
+        check_reading()?;
         let start = number * block;
         let read = values.dataset.as_reader().read_slice_1d::<T, _>(s![first + start..first + start + out.len()]);
         let read = read.map_err(|error| values.source.damaged(&values.what, error))?.into_raw_vec_and_offset().0;
@@ -397,6 +407,7 @@ fn each_in_matrix<T: Stored, F: FnMut(usize, usize, f64) -> Result<()>>(values: 
     let rows = values.shape[0];
     let block = values.block();
     for start in (0..rows).step_by(block) {
+        check_reading()?;
         let end = (start + block).min(rows);
         let read = values.dataset.as_reader().read_slice_2d::<T, _>(s![start..end, ..]);
         let read = read.map_err(|error| values.source.damaged(&values.what, error))?;

@@ -466,13 +466,16 @@ pub struct Shape {
     pub guides: usize,
     /// Stored counts.
     pub counts: usize,
+    /// Whether there is a layer of calls.
+    pub calls: bool,
     /// Called pairs, where it is known.
     pub called: Option<usize>,
     /// Whether there is a layer of scores.
     pub scores: bool,
 }
 
-/// Rows of the matrices: `starts`, guides and values of the counts; scores of the same pattern; starts and guides of calls.
+/// Rows of the matrices: `starts`, guides and values of the counts; scores of the same pattern; starts and guides of calls,
+/// which are empty where nothing is decided yet.
 pub struct Block<'a> {
     pub starts: &'a [i32],
     pub guides: &'a [i32],
@@ -482,10 +485,10 @@ pub struct Block<'a> {
     pub called: &'a [i32],
 }
 
-/// The matrices of an AnnData: X the counts, layers `assigned` and, where there are any, `scores`.
+/// The matrices of an AnnData: X the counts and, where there are any, the layers `assigned` and `scores`.
 pub struct Matrices {
     x: Rows,
-    assigned: Rows,
+    assigned: Option<Rows>,
     scores: Option<Rows>,
 }
 
@@ -498,10 +501,11 @@ impl Matrices {
         }
         let layers = dict(root, "layers")?;
         let (size, counts) = ((shape.cells, shape.guides), shape.counts);
+        let assigned = || Rows::create::<u8>(&layers, "assigned", size, shape.called, counts);
         let scores = || Rows::create::<f64>(&layers, "scores", size, Some(counts), counts);
         Ok(Matrices {
             x: Rows::create::<i32>(root, "X", size, Some(counts), counts)?,
-            assigned: Rows::create::<u8>(&layers, "assigned", size, shape.called, counts)?,
+            assigned: if shape.calls { Some(assigned()?) } else { None },
             scores: if shape.scores { Some(scores()?) } else { None },
         })
     }
@@ -509,7 +513,9 @@ impl Matrices {
     pub fn add(&mut self, block: &Block) -> Written<()> {
         let counts: Vec<i32> = block.counts.iter().map(|&count| count as i32).collect();
         self.x.add(block.starts, block.guides, &counts)?;
-        self.assigned.add(block.called_starts, block.called, &vec![1u8; block.called.len()])?;
+        if let Some(assigned) = &mut self.assigned {
+            assigned.add(block.called_starts, block.called, &vec![1u8; block.called.len()])?;
+        }
         match &mut self.scores {
             Some(scores) => scores.add(block.starts, block.guides, block.scores),
             None => Ok(()),
@@ -592,6 +598,7 @@ pub fn write_anndata<'a>(
         cells: cells.len(),
         guides: guides.len(),
         counts: block.counts.len(),
+        calls: !block.called_starts.is_empty(),
         called: Some(block.called.len()),
         scores: !block.scores.is_empty(),
     };

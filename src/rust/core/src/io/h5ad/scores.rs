@@ -1,0 +1,102 @@
+//! The scores of a model as `score` writes them, ours or that of kaichi for Python: X the counts, layers/scores one score for each,
+//! uns/kaichi how they came to be.
+use std::path::Path;
+
+use super::frame::Frame;
+use super::matrix::Matrix;
+use super::quiet::quietly;
+use super::values::{single_text, Source, Values};
+use super::{check_signature, matrix_name, open};
+use crate::fit::Column;
+use crate::io::{GuideFile, ReadOptions};
+use crate::Result;
+
+/// All that a decision rests on.
+#[derive(Debug)]
+pub struct ScoresFile {
+    pub counts: GuideFile,
+    /// One for each stored count.
+    pub score: Vec<f64>,
+    /// As the file names it.
+    pub model: String,
+    /// JSON.
+    pub params: Option<String>,
+    /// Columns of the fits, and whether they have a row for each guide.
+    pub fits: Vec<(String, Column)>,
+    pub per_guide: bool,
+}
+
+const AGAIN: &str = "Write it again with kaichi score, or with kaichi assign to an .h5ad.";
+
+pub fn read(path: &Path) -> Result<ScoresFile> {
+    let source = Source(path);
+    check_signature(source)?;
+    quietly(|| read_open(source))
+}
+
+fn read_open(source: Source) -> Result<ScoresFile> {
+    let file = open(source)?;
+    let ours = file.group("uns").and_then(|uns| uns.group("kaichi"));
+    let ours = ours.map_err(|_| source.format(format!("has no uns/kaichi, so it holds no scores.\n  {AGAIN}")))?;
+    let model = single_text(&ours, "model")
+        .ok_or_else(|| source.format(format!("does not name its model (uns/kaichi/model).\n  {AGAIN}")))?;
+    if !file.link_exists("layers/scores") {
+        let why = format!("has no layer \"scores\"; the model \"{model}\" may decide by itself.\n  {AGAIN}");
+        return Err(source.format(why));
+    }
+    let obs = Frame::open(source, &file, "obs", "cell")?;
+    let var = Frame::open(source, &file, "var", "guide")?;
+    let (cell_names, guide_names) = (obs.index()?, var.index()?);
+    let what = matrix_name(source, &file, None)?;
+    let rows = Matrix { source, file: &file, what: &what, cells: &cell_names, guides: &guide_names }.read()?;
+
+    let group = file.group("layers/scores").map_err(|error| source.damaged("layers/scores", error))?;
+    let part = |name| Values::open(source, &group, "layers/scores", name);
+    let places = |name| part(name)?.integers(|_, place| Ok(place as i32));
+    if places("indptr")? != rows.indptr || places("indices")? != rows.guides {
+        return Err(
+            source.format_in(format!("the scores are not those of the counts in X, place by place.\n  {AGAIN}"))
+        );
+    }
+    let score =
+        part("data")?.numbers(|position, score| match score >= 0.0 && score.is_finite() {
+            true => Ok(score),
+            false => Err(source
+                .format_in(format!("score {} is {score}, which is no number of 0 or more.\n  {AGAIN}", position + 1))),
+        })?;
+    if score.len() != rows.counts.len() {
+        return Err(source.format_in(format!(
+            "there are {} scores for {} counts.\n  {AGAIN}",
+            score.len(),
+            rows.counts.len()
+        )));
+    }
+
+    let per_guide = !ours.link_exists("fits");
+    let table = match per_guide {
+        true => var,
+        false => Frame::open(source, &ours, "fits", "fit")?,
+    };
+    let fits =
+        table.our_columns().into_iter().map(|name| Ok((name.clone(), table.typed(&name)?))).collect::<Result<_>>()?;
+    Ok(ScoresFile {
+        counts: GuideFile {
+            indptr: rows.indptr,
+            guides: rows.guides,
+            counts: rows.counts,
+            cell_names,
+            guide_names,
+            ..GuideFile::default()
+        },
+        score,
+        model,
+        params: single_text(&ours, "model_params"),
+        fits,
+        per_guide,
+    })
+}
+
+/// The calls in the layer `assigned` of an .h5ad: names of cells and guides, and of each cell the called guides.
+pub fn read_calls(path: &Path) -> Result<GuideFile> {
+    super::read(path, &ReadOptions { layer: Some("assigned"), ..ReadOptions::default() })
+}
