@@ -8,11 +8,11 @@ use std::path::Path;
 use hdf5::{Group, H5Type};
 use ndarray::Array2;
 
-use super::h5ad::check_signature;
 use super::h5ad::frame::Frame;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attributes, Source};
 use super::h5ad::write::{self, encode, set_text, set_texts, Content, Draft, Index, INDEX};
+use super::h5ad::{check_signature, open_hdf5, unchanged};
 use crate::Result;
 
 /// The modality of the calls.
@@ -39,25 +39,25 @@ pub fn write(path: &Path, overwrite: bool, others: Option<&Path>, content: Conte
         _ => None,
     });
     let version = version.unwrap_or_default();
-    quietly(|| {
+    let written = || {
         let input = others.map(|path| open(Source(path))).transpose()?;
         let others = others.map(Source).zip(input.as_ref());
         let modalities = others.map_or(Ok(vec![]), |(source, file)| modalities(source, file))?;
         let file = draft.open(512)?;
         write_open(&file, others, &modalities, &version, content, &draft)?;
         write::close(file).map_err(|error| draft.failed(error))
-    })?;
+    };
+    match others {
+        Some(others) => unchanged(Source(others), || quietly(written))?,
+        None => quietly(written)?,
+    }
     // By this mudata tells its files from other HDF5.
     draft.write_head(&format!("MuData (format-version=0.1.0;creator=kaichi;creator-version={version})"))?;
     draft.finish()
 }
 
 fn open(source: Source) -> Result<hdf5::File> {
-    let file = hdf5::File::open(source.0).map_err(|error| {
-        source.file(format!(
-            "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
-        ))
-    })?;
+    let file = open_hdf5(source)?;
     if file.link_exists("obs") && file.link_exists("var") {
         return Ok(file);
     }
