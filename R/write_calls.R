@@ -108,11 +108,17 @@ refuse_existing <- function(paths, overwrite) {
 write_whole <- function(path, write) {
   unfinished <- tempfile(paste0(".", basename(path), "-"), dirname(path))
   on.exit(unlink(unfinished, recursive = TRUE))
+  or_cannot_write(path, {
+    write(unfinished)
+    move_file(unfinished, path)
+  })
+}
+
+move_file <- function(from, to) if (!file.rename(from, to)) stop("it cannot be renamed")
+
+or_cannot_write <- function(path, code) {
   tryCatch(
-    {
-      write(unfinished)
-      if (!file.rename(unfinished, path)) stop("it cannot be renamed")
-    },
+    code,
     warning = function(w) cannot_write(path, w),
     error = function(e) if (inherits(e, "kaichi_error")) stop(e) else cannot_write(path, e)
   )
@@ -123,9 +129,20 @@ cannot_write <- function(path, condition) {
 }
 
 write_lines <- function(lines, path, gzip = FALSE) {
+  lines <- enc2utf8(lines)
   connection <- if (gzip) gzfile(path, "wb") else file(path, "wb")
+  tryCatch(writeLines(lines, connection, sep = "\n", useBytes = TRUE), finally = close(connection))
+  # R's connections say nothing of a full disk.
+  if (bytes_in(path, gzip) != sum(nchar(lines, "bytes") + 1)) stop("it is cut short, the disk may be full")
+}
+
+bytes_in <- function(path, gzip) {
+  if (!gzip) return(file.size(path))
+  connection <- gzfile(path, "rb")
   on.exit(close(connection))
-  writeLines(enc2utf8(lines), connection, sep = "\n", useBytes = TRUE)
+  n <- 0
+  while (length(part <- readBin(connection, "raw", 2^20)) > 0L) n <- n + length(part)
+  n
 }
 
 # Columns of one length -> a CSV file.
@@ -175,19 +192,21 @@ write_cellranger <- function(calls, path, overwrite) {
     abort("file", "`path` is ", quote_names(path), ", which is a file. Give a folder for Cell Ranger's format.")
   }
   files <- cellranger_lines(calls)
-  if (!dir.exists(path)) {
-    write_whole(path, function(folder) {
-      dir.create(folder)
-      for (name in names(files)) write_lines(files[[name]], file.path(folder, name))
-    })
-    return(invisible())
+  write_folder <- function(folder) {
+    dir.create(folder)
+    for (name in names(files)) write_lines(files[[name]], file.path(folder, name))
   }
+  if (!dir.exists(path)) return(write_whole(path, write_folder))
   refuse_existing(file.path(path, cellranger_files), overwrite)
-  # Thresholds of other calls must not stay beside these.
-  unlink(file.path(path, setdiff(cellranger_files, names(files))))
-  for (name in names(files)) {
-    write_whole(file.path(path, name), function(file) write_lines(files[[name]], file))
-  }
+  # All are whole before the first takes its place.
+  unfinished <- tempfile(".kaichi-", path)
+  on.exit(unlink(unfinished, recursive = TRUE))
+  or_cannot_write(path, {
+    write_folder(unfinished)
+    # Thresholds of other calls must not stay beside these.
+    unlink(file.path(path, setdiff(cellranger_files, names(files))))
+    for (name in names(files)) move_file(file.path(unfinished, name), file.path(path, name))
+  })
 }
 
 # The lines of each file. Everything follows Cell Ranger's order: guide after guide, and cells as they first occur in that.

@@ -18,7 +18,7 @@ use crate::io::h5ad::matrix::{Blocks, Matrix, Rows};
 use crate::io::h5ad::quiet::quietly;
 use crate::io::h5ad::values::Source;
 use crate::io::h5ad::write::{self, Block, Draft, Index, Kind, Matrices, Note, Shape, Stored, Table};
-use crate::io::h5ad::{check_signature, matrix_name, open};
+use crate::io::h5ad::{check_signature, matrix_name, open, unchanged};
 use crate::models::{Control, DefaultRule, Model};
 use crate::run::Progress;
 use crate::Result;
@@ -61,7 +61,7 @@ pub fn assign(job: &Job, progress: &Progress) -> Result<Streamed> {
     let source = Source(job.input);
     check_signature(source)?;
     let draft = Draft::new(job.output, Some(job.input), job.overwrite)?;
-    let streamed = quietly(|| stream(source, job, &draft, progress))?;
+    let streamed = unchanged(source, || quietly(|| stream(source, job, &draft, progress)))?;
     progress.check()?;
     draft.finish()?;
     Ok(streamed)

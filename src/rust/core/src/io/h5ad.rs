@@ -15,7 +15,7 @@ mod zstd;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use hdf5::Group;
+use hdf5::{Group, LinkInfo, LinkType, LocationType};
 
 use self::frame::Frame;
 use self::matrix::Matrix;
@@ -29,7 +29,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
     refuse(options.modality, "modality", source, "an .h5ad", "it has one modality")?;
     check_signature(source)?;
-    quiet::quietly(|| read_anndata(source, &*open(source)?, options))
+    unchanged(source, || quiet::quietly(|| read_anndata(source, &*open(source)?, options)))
 }
 
 /// Whether this is an .h5ad that can be opened, with guides only.
@@ -105,6 +105,19 @@ pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) 
     })
 }
 
+/// Does `read`, which reads the file. What it read of one that was cut short or written to meanwhile is refused: HDF5 takes what
+/// is beyond the end of the file as zeros.
+pub(crate) fn unchanged<T>(source: Source, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let state = || std::fs::metadata(source.0).ok().map(|file| (file.len(), file.modified().ok()));
+    let before = state();
+    let done = read();
+    match done {
+        Err(Error::Interrupted) => done,
+        _ if state() != before => Err(source.file("has changed while it was read. Run again.")),
+        _ => done,
+    }
+}
+
 /// A file whose signature was checked.
 pub(crate) fn open(source: Source) -> Result<hdf5::File> {
     let file = open_hdf5(source)?;
@@ -113,11 +126,50 @@ pub(crate) fn open(source: Source) -> Result<hdf5::File> {
 }
 
 pub(crate) fn open_hdf5(source: Source) -> Result<hdf5::File> {
-    hdf5::File::open(source.0).map_err(|error| {
+    let file = hdf5::File::open(source.0).map_err(|error| {
         source.file(format!(
             "is an HDF5 file that cannot be opened: {error}.\n  It may be cut short, or still open for writing."
         ))
-    })
+    })?;
+    check_links(source, &file)?;
+    Ok(file)
+}
+
+/// Refuses links into other files, wherever they are: any path within the file may go through one.
+fn check_links(source: Source, file: &hdf5::File) -> Result<()> {
+    let damaged = |error| source.damaged("its groups", error);
+    let root = file.group("/").map_err(damaged)?;
+    // Of the groups that several links lead to: links may go in circles.
+    let mut seen = vec![root.loc_info().map_err(damaged)?.token];
+    let mut groups = vec![root];
+    while let Some(group) = groups.pop() {
+        let collect = |_: &Group, name: &str, link: LinkInfo, links: &mut Vec<_>| {
+            links.push((name.to_owned(), link.link_type));
+            true
+        };
+        for (name, kind) in group.iter_visit_default(vec![], collect).map_err(damaged)? {
+            if kind == LinkType::External {
+                let path = format!("{}/{name}", group.name().trim_end_matches('/'));
+                return Err(source.format_in(format!(
+                    "{} is a link to another file, which kaichi does not follow.\n  Write a file without such links.",
+                    path.trim_start_matches('/')
+                )));
+            }
+            // What a soft link names is in this file, or nowhere.
+            let Ok(object) = group.loc_info_by_name(&name) else { continue };
+            if kind == LinkType::Soft || object.loc_type != LocationType::Group {
+                continue;
+            }
+            if object.num_links > 1 {
+                if seen.contains(&object.token) {
+                    continue;
+                }
+                seen.push(object.token);
+            }
+            groups.push(group.group(&name).map_err(damaged)?);
+        }
+    }
+    Ok(())
 }
 
 /// Tells an HDF5 file by its content, not its name. The signature may follow a user block of 512 * 2^n bytes.
@@ -130,6 +182,10 @@ pub(crate) fn check_signature(source: Source) -> Result<()> {
     let metadata = std::fs::metadata(source.0).map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(source.file("is a folder. Give the path of a file."));
+    }
+    // To open a pipe would wait for its other end.
+    if !metadata.is_file() {
+        return Err(source.file("is no regular file but a pipe or a device. Write its content to a file first."));
     }
     let mut file = std::fs::File::open(source.0).map_err(unreadable)?;
     let mut offset = 0;

@@ -14,7 +14,7 @@ use super::h5ad::frame::Frame;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attributes, quoted, Source};
 use super::h5ad::write::{self, encode, set_text, set_texts, Content, Draft, Index, INDEX};
-use super::h5ad::{check_signature, open_hdf5, read_anndata};
+use super::h5ad::{check_signature, open_hdf5, read_anndata, unchanged};
 use super::{GuideFile, ReadOptions};
 use crate::Result;
 
@@ -42,14 +42,18 @@ pub fn write(path: &Path, overwrite: bool, others: Option<&Path>, content: Conte
         _ => None,
     });
     let version = version.unwrap_or_default();
-    quietly(|| {
+    let written = || {
         let input = others.map(|path| open(Source(path))).transpose()?;
         let others = others.map(Source).zip(input.as_ref());
         let modalities = others.map_or(Ok(vec![]), |(source, file)| modalities(source, file))?;
         let file = draft.open(512)?;
         write_open(&file, others, &modalities, &version, content, &draft)?;
         write::close(file).map_err(|error| draft.failed(error))
-    })?;
+    };
+    match others {
+        Some(others) => unchanged(Source(others), || quietly(written))?,
+        None => quietly(written)?,
+    }
     // By this mudata tells its files from other HDF5.
     draft.write_head(&format!("MuData (format-version=0.1.0;creator=kaichi;creator-version={version})"))?;
     draft.finish()

@@ -5,7 +5,7 @@ use hdf5::types::TypeDescriptor;
 use hdf5::{Group, LocationType, ObjectReference1, ReferencedObject};
 use rayon::prelude::*;
 
-use super::values::{attribute, attributes, encoding, quoted, Number, Source, Values};
+use super::values::{attribute, attributes, descriptor, encoding, quoted, Number, Source, Values};
 use super::{too_many, MOST};
 use crate::Result;
 
@@ -157,8 +157,8 @@ impl<'a> Frame<'a> {
         }
         let values = Values::open(self.source, &self.group, self.name, &self.index)?;
         let known = encoding(&values.dataset).is_some_and(|e| e.kind == "string-array" && e.version == "0.2.0");
-        let descriptor = values.dataset.dtype().and_then(|dtype| dtype.to_descriptor());
-        Ok((known && matches!(descriptor, Ok(TypeDescriptor::VarLenUnicode))).then_some(values))
+        let descriptor = values.dataset.dtype().ok().and_then(|dtype| descriptor(&dtype));
+        Ok((known && descriptor == Some(TypeDescriptor::VarLenUnicode)).then_some(values))
     }
 
     /// The columns that carry an encoding, as anndata writes since 0.8, in the order of the table, without those of earlier calls.

@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use hdf5::filters::Filter;
+use hdf5::plist::dataset_create::Layout;
 use hdf5::types::{FixedAscii, FixedUnicode, FloatSize, IntSize, TypeDescriptor, VarLenAscii, VarLenUnicode};
-use hdf5::{Container, Dataset, H5Type, Location};
+use hdf5::{Container, Dataset, Datatype, H5Type, Location};
+use hdf5_sys::h5t::{H5T_class_t, H5Tget_class};
 use ndarray::s;
 use rayon::prelude::*;
 
@@ -130,22 +132,52 @@ impl Number {
     /// The stored type, or none where it is no number.
     pub fn of(container: &Container) -> Option<Self> {
         let dtype = container.dtype().ok()?;
-        Some(match dtype.to_descriptor() {
-            Ok(TypeDescriptor::Integer(IntSize::U1)) => Number::I8,
-            Ok(TypeDescriptor::Integer(IntSize::U2)) => Number::I16,
-            Ok(TypeDescriptor::Integer(IntSize::U4)) => Number::I32,
-            Ok(TypeDescriptor::Integer(IntSize::U8)) => Number::I64,
-            Ok(TypeDescriptor::Unsigned(IntSize::U1)) => Number::U8,
-            Ok(TypeDescriptor::Unsigned(IntSize::U2)) => Number::U16,
-            Ok(TypeDescriptor::Unsigned(IntSize::U4)) => Number::U32,
-            Ok(TypeDescriptor::Unsigned(IntSize::U8)) => Number::U64,
-            Ok(TypeDescriptor::Float(FloatSize::U4)) => Number::F32,
-            Ok(TypeDescriptor::Float(FloatSize::U8)) => Number::F64,
-            Ok(TypeDescriptor::Boolean) => Number::Bool,
+        Some(match descriptor(&dtype) {
+            Some(TypeDescriptor::Integer(IntSize::U1)) => Number::I8,
+            Some(TypeDescriptor::Integer(IntSize::U2)) => Number::I16,
+            Some(TypeDescriptor::Integer(IntSize::U4)) => Number::I32,
+            Some(TypeDescriptor::Integer(IntSize::U8)) => Number::I64,
+            Some(TypeDescriptor::Unsigned(IntSize::U1)) => Number::U8,
+            Some(TypeDescriptor::Unsigned(IntSize::U2)) => Number::U16,
+            Some(TypeDescriptor::Unsigned(IntSize::U4)) => Number::U32,
+            Some(TypeDescriptor::Unsigned(IntSize::U8)) => Number::U64,
+            Some(TypeDescriptor::Float(FloatSize::U4)) => Number::F32,
+            Some(TypeDescriptor::Float(FloatSize::U8)) => Number::F64,
+            Some(TypeDescriptor::Boolean) => Number::Bool,
             // The crate has no two-byte float; an integer of that size has a descriptor.
-            Err(_) if dtype.size() == 2 && dtype.conv_to::<f32>().is_some() => Number::F16,
+            None if class(&dtype) == Class::Float && dtype.size() == 2 => Number::F16,
             _ => return None,
         })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Class {
+    Integer,
+    Float,
+    Enum,
+    Text,
+    Other,
+}
+
+fn class(dtype: &Datatype) -> Class {
+    // SAFETY: HDF5's lock is held, and the type is open.
+    match hdf5::sync::sync(|| unsafe { H5Tget_class(dtype.id()) }) {
+        H5T_class_t::H5T_INTEGER => Class::Integer,
+        H5T_class_t::H5T_FLOAT => Class::Float,
+        H5T_class_t::H5T_ENUM => Class::Enum,
+        H5T_class_t::H5T_STRING => Class::Text,
+        _ => Class::Other,
+    }
+}
+
+/// What a stored type is, where it is a number or text. The crate writes the values of an enum into 8 bytes, whatever their size
+/// is, and looks into types within types: neither is left to it.
+pub fn descriptor(dtype: &Datatype) -> Option<TypeDescriptor> {
+    match class(dtype) {
+        Class::Other => None,
+        Class::Enum if dtype.size() > 8 => None,
+        _ => dtype.to_descriptor().ok(),
     }
 }
 
@@ -210,7 +242,9 @@ impl<'a> Values<'a> {
     }
 
     pub fn of(source: Source<'a>, what: String, dataset: Dataset) -> Result<Self> {
+        check_own(source, &what, &dataset)?;
         check_filters(source, &what, &dataset)?;
+        check_stored(source, &what, &dataset)?;
         let shape = dataset.shape();
         Ok(Values { source, what, dataset, shape })
     }
@@ -233,9 +267,9 @@ impl<'a> Values<'a> {
     }
 
     pub fn wrong_type(&self, expected: &str) -> Error {
-        let dtype = match self.dataset.dtype().and_then(|dtype| dtype.to_descriptor()) {
-            Ok(descriptor) => descriptor.to_string(),
-            Err(_) => "a type that kaichi 0.1 does not know".to_owned(),
+        let dtype = match self.dataset.dtype().ok().and_then(|dtype| descriptor(&dtype)) {
+            Some(descriptor) => descriptor.to_string(),
+            None => "one that kaichi 0.1 does not know".to_owned(),
         };
         self.source.format_in(format!("{} should hold {expected}, but its stored type is {dtype}.", self.what))
     }
@@ -304,17 +338,33 @@ impl<'a> Values<'a> {
 
     /// A range of a vector of text.
     pub fn strings_in(&self, range: Range<usize>) -> Result<Vec<String>> {
-        let first = range.start;
-        let raw = raw_strings(&self.dataset, Some(range)).map_err(|error| self.source.damaged(&self.what, error))?;
-        let raw = raw.ok_or_else(|| self.wrong_type("text"))?;
-        raw.into_iter()
-            .enumerate()
-            .map(|(position, bytes)| {
-                String::from_utf8(bytes).map_err(|_| {
-                    self.source.format_in(format!("value {} of {} is not UTF-8 text.", first + position + 1, self.what))
-                })
-            })
-            .collect()
+        let mut out = self.reserve(range.len())?;
+        // Texts may share their bytes in a damaged file, so that a small one claims any amount: what has been read is never
+        // more than the file, and a piece of a small file little.
+        let file = std::fs::metadata(self.source.0).map_or(usize::MAX, |file| file.len() as usize).max(1);
+        let piece = ((1 << 28) / file).clamp(1 << 8, 1 << 16);
+        let fixed = self.dataset.dtype().ok().and_then(|dtype| descriptor(&dtype));
+        let fixed = matches!(fixed, Some(TypeDescriptor::FixedAscii(_) | TypeDescriptor::FixedUnicode(_)));
+        let mut bytes = 0;
+        for first in range.clone().step_by(piece) {
+            let raw = raw_strings(&self.dataset, Some(first..(first + piece).min(range.end)));
+            let raw = raw.map_err(|error| self.source.damaged(&self.what, error))?.ok_or_else(|| self.wrong_type("text"))?;
+            for (position, text) in raw.into_iter().enumerate() {
+                bytes += text.len();
+                if bytes > file && !fixed {
+                    return Err(self.source.format_in(format!(
+                        "the text of {} is longer than the file.\n  The file may be damaged. Write it again.",
+                        self.what
+                    )));
+                }
+                let text = String::from_utf8(text).map_err(|_| {
+                    let place = first + position + 1;
+                    self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what))
+                })?;
+                out.push(text);
+            }
+        }
+        Ok(out)
     }
 
     /// True where a value is missing.
@@ -432,7 +482,8 @@ fn raw_strings(container: &Container, range: Option<Range<usize>>) -> hdf5::Resu
             read.iter().map(|text| text.as_bytes().to_vec()).collect()
         }};
     }
-    Ok(Some(match container.dtype()?.to_descriptor()? {
+    let Some(descriptor) = descriptor(&container.dtype()?) else { return Ok(None) };
+    Ok(Some(match descriptor {
         TypeDescriptor::VarLenUnicode => read!(VarLenUnicode),
         TypeDescriptor::VarLenAscii => read!(VarLenAscii),
         TypeDescriptor::FixedAscii(0..=32) => read!(FixedAscii<32>),
@@ -443,6 +494,39 @@ fn raw_strings(container: &Container, range: Option<Range<usize>>) -> hdf5::Resu
         TypeDescriptor::FixedUnicode(257..=4096) => read!(FixedUnicode<4096>),
         _ => return Ok(None),
     }))
+}
+
+/// Refuses values that are in another file: no input names files that the user did not.
+fn check_own(source: Source, what: &str, dataset: &Dataset) -> Result<()> {
+    let how = dataset.dcpl().map_err(|error| source.damaged(what, error))?;
+    if how.layout() == Layout::Virtual || !how.external().is_empty() {
+        return Err(source.format_in(format!(
+            "the values of {what} are in another file (external storage or a virtual dataset), which kaichi does not follow.\n  \
+             Write them into one file."
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a length that nothing in the file stands for: a few bytes may claim any, and all of it would be memory.
+fn check_stored(source: Source, what: &str, dataset: &Dataset) -> Result<()> {
+    // Below this no one is hurt, and chunks that are full of one value need not be stored.
+    const FREE: u128 = 1 << 20;
+    // The most that gzip, the strongest of HDF5's own filters, gives; those of plugins have runs of any length.
+    let most = match &dataset.filters()[..] {
+        [] => 4,
+        filters if filters.iter().all(|filter| filter.id() < 256 || filter.id() == 32000) => 1 << 10,
+        _ => 1 << 17,
+    };
+    let size = dataset.dtype().map_or(0, |dtype| dtype.size()) as u128;
+    let claimed = dataset.shape().iter().fold(size, |bytes, &n| bytes.saturating_mul(n as u128));
+    let stored = u128::from(dataset.storage_size());
+    if claimed <= FREE + most * stored {
+        return Ok(());
+    }
+    Err(source.format_in(format!(
+        "{what} claims {claimed} bytes of values, but {stored} are stored.\n  The file may be damaged. Write it again."
+    )))
 }
 
 fn check_filters(source: Source, what: &str, dataset: &Dataset) -> Result<()> {

@@ -88,12 +88,23 @@ impl Draft {
     /// Gives the file its name. All handles on it must be closed.
     pub fn finish(mut self) -> Result<()> {
         check_free(&self.path, self.overwrite)?;
-        let moved = OpenOptions::new()
-            .write(true)
-            .open(&self.draft)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| std::fs::rename(&self.draft, &self.path));
-        moved.map_err(|error| Source(&self.path).file(format!("cannot be written: {error}.")))?;
+        let synced = OpenOptions::new().write(true).open(&self.draft).and_then(|file| file.sync_all());
+        let moved = synced.and_then(|()| {
+            // A link never replaces, so that of two processes which write the same file only one does; a renamed file would.
+            if !self.overwrite {
+                match std::fs::hard_link(&self.draft, &self.path) {
+                    Ok(()) => return std::fs::remove_file(&self.draft),
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(error),
+                    // This file system has no hard links.
+                    Err(_) => {}
+                }
+            }
+            std::fs::rename(&self.draft, &self.path)
+        });
+        if let Err(error) = moved {
+            check_free(&self.path, self.overwrite)?;
+            return Err(Source(&self.path).file(format!("cannot be written: {error}.")));
+        }
         self.done = true;
         Ok(())
     }
