@@ -56,13 +56,13 @@ impl Orientation {
 /// Reads guide counts from a file, or a folder, of any format there is a reader for.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
-    match kind(source)? {
+    h5ad::unchanged(source, || match kind(source)? {
         Kind::H5ad => h5ad::read(path, options),
         Kind::H5mu => h5mu::read(path, options),
         Kind::TenxH5 => tenx::read(path, options),
         Kind::MoleculeInfo => molecules::read(path, options),
         Kind::Mtx => mtx::read(path, options),
-    }
+    })
 }
 
 enum Kind {

@@ -29,7 +29,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
     refuse(options.modality, "modality", source, "an .h5ad", "it has one modality")?;
     check_signature(source)?;
-    unchanged(source, || quiet::quietly(|| read_anndata(source, &*open(source)?, options)))
+    quiet::quietly(|| read_anndata(source, &*open(source)?, options))
 }
 
 /// Whether this is an .h5ad that can be opened, with guides only.
