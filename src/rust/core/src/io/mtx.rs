@@ -28,8 +28,8 @@ pub fn is(source: Source) -> Result<bool> {
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let folder = Source(path);
     const KIND: &str = "a Matrix Market file";
-    refuse(options.layer, "layer", folder, KIND, "it has one matrix")?;
-    refuse(options.modality, "modality", folder, KIND, "it has one matrix")?;
+    refuse(options.layer, "layer", folder, KIND, "it has one matrix. Leave it out")?;
+    refuse(options.modality, "modality", folder, KIND, "it has one matrix. Leave it out")?;
     let matrix = if path.is_dir() { find_matrix(folder)? } else { path.to_owned() };
     let source = Source(&matrix);
     let mut reader = BufReader::with_capacity(1 << 20, open(source)?);
@@ -309,11 +309,13 @@ impl Header {
         let words: Vec<&str> = banner.split_whitespace().collect();
         match words[..] {
             ["%%matrixmarket", "matrix", "coordinate", "integer" | "real", "general"] => {}
-            ["%%matrixmarket", ..] => return Err(source.format(format!(
+            ["%%matrixmarket", ..] => {
+                return Err(source.format(format!(
                 "is a Matrix Market file of the kind \"{}\"; kaichi reads \"matrix coordinate integer general\" and \
                      \"real\".",
                 words[1..].join(" ")
-            ))),
+            )))
+            }
             _ => return Err(source.format("does not start with %%MatrixMarket, so it is no Matrix Market file.")),
         }
         while next(&mut line)? {
