@@ -106,7 +106,7 @@ fn refuse(value: Option<impl Sized>, name: &str, source: Source, format: &str, w
     match value {
         None => Ok(()),
         Some(_) => Err(Error::Argument(format!(
-            "`{name}` means nothing for the file \"{}\", which is {format}: {why}. Leave it out.",
+            "`{name}` means nothing for the file \"{}\", {format}: {why}.",
             source.0.display()
         ))),
     }

@@ -27,7 +27,7 @@ use crate::{Error, Result};
 /// Reads `X`, or the layer, of the .h5ad at `path`, and the obs column with the batch where one is asked for.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
-    refuse(options.modality, "modality", source, "an .h5ad", "it has one modality")?;
+    refuse(options.modality, "modality", source, "an .h5ad", "it has one modality. Leave it out")?;
     check_signature(source)?;
     quiet::quietly(|| read_anndata(source, &*open(source)?, options))
 }
@@ -65,7 +65,7 @@ const FACTS: [(&str, &[&str]); 4] = [
 
 /// An AnnData: a file, or a modality of one.
 pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) -> Result<GuideFile> {
-    refuse(options.orientation, "orientation", source, "an AnnData", "that is always cells x guides")?;
+    refuse(options.orientation, "orientation", source, "an AnnData", "its rows are always cells. Leave it out")?;
     let what = matrix_name(source, file, options.layer)?;
     let obs = Frame::open(source, file, "obs", "cell")?;
     let var = Frame::open(source, file, "var", "guide")?;

@@ -22,10 +22,16 @@ type Cell = u64;
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
     const KIND: &str = "a molecule_info.h5";
-    refuse(options.layer, "layer", source, KIND, "it has no matrix")?;
-    refuse(options.modality, "modality", source, KIND, "it has types of features: give `feature_type`")?;
-    refuse(options.batch, "batch", source, KIND, "it has no table of cells; give the batch of each cell itself")?;
-    refuse(options.orientation, "orientation", source, KIND, "it has no matrix")?;
+    refuse(options.layer, "layer", source, KIND, "it has no matrix. Leave it out")?;
+    refuse(
+        options.modality,
+        "modality",
+        source,
+        KIND,
+        "leave it out, and choose among types of features with `feature_type`",
+    )?;
+    refuse(options.batch, "batch", source, KIND, "it has no table of cells. Give the batch of each cell itself")?;
+    refuse(options.orientation, "orientation", source, KIND, "it has no matrix. Leave it out")?;
     quietly(|| read_open(source, options))
 }
 

@@ -28,8 +28,8 @@ pub fn is(source: Source) -> Result<bool> {
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let folder = Source(path);
     const KIND: &str = "a Matrix Market file";
-    refuse(options.layer, "layer", folder, KIND, "it has one matrix")?;
-    refuse(options.modality, "modality", folder, KIND, "it has one matrix")?;
+    refuse(options.layer, "layer", folder, KIND, "it has one matrix. Leave it out")?;
+    refuse(options.modality, "modality", folder, KIND, "it has one matrix. Leave it out")?;
     let matrix = if path.is_dir() { find_matrix(folder)? } else { path.to_owned() };
     let source = Source(&matrix);
     let mut reader = BufReader::with_capacity(1 << 20, open(source)?);

@@ -15,10 +15,16 @@ use crate::Result;
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
     const KIND: &str = "a 10x .h5";
-    refuse(options.layer, "layer", source, KIND, "it has one matrix")?;
-    refuse(options.modality, "modality", source, KIND, "it has types of features: give `feature_type`")?;
-    refuse(options.batch, "batch", source, KIND, "it has no table of cells; give the batch of each cell itself")?;
-    refuse(options.orientation, "orientation", source, KIND, "that is always the same")?;
+    refuse(options.layer, "layer", source, KIND, "it has one matrix. Leave it out")?;
+    refuse(
+        options.modality,
+        "modality",
+        source,
+        KIND,
+        "leave it out, and choose among types of features with `feature_type`",
+    )?;
+    refuse(options.batch, "batch", source, KIND, "it has no table of cells. Give the batch of each cell itself")?;
+    refuse(options.orientation, "orientation", source, KIND, "its rows are always cells. Leave it out")?;
     quietly(|| {
         let file = open_hdf5(source)?;
         let group = file.group("matrix").map_err(|error| source.damaged("matrix", error))?;
