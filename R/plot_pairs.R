@@ -76,7 +76,7 @@ plot_signal <- function(calls) {
     what = factor(rep(names, each = sum(keep)), names)
   )
   colours <- stats::setNames(c("grey60", picture_colours[["called"]]), names)
-  ggplot2::ggplot(bars[bars$pairs > 0, ]) +
+  ggplot2::ggplot(bars) +
     ggplot2::geom_rect(
       ggplot2::aes(xmin = .data$low + 0.55, xmax = .data$high + 0.45, ymin = 0, ymax = .data$pairs, fill = .data$what), show.legend = FALSE
     ) +
