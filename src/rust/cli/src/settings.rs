@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn json_sets_what_the_options_set() {
-        let info = |name| kaichi_core::models::find(name).unwrap().info();
+        let info = |name: &str| kaichi_core::models::find(name).unwrap().info();
         let set = |model: &str, text: &str| {
             let mut control = Control::default();
             from_json(text, &info(model), &mut control).map(|()| control).map_err(|error| error.to_string())
