@@ -80,6 +80,20 @@ test_that("settings, tables and the steps are those of R", {
   expect_equal(cells, decide_guides(scores)$cells, tolerance = 1e-15)
 })
 
+test_that("the folder of Cell Ranger is that of R", {
+  program()
+  folder <- own_folder()
+  path <- function(name) file.path(folder, name)
+  for (model in c("umi", "poisson", "gauss")) {
+    write_calls(assign_guides(guides_file(), model), path("r"), overwrite = TRUE)
+    run("assign", shQuote(guides_file()), "--model", model, "--output", shQuote(path("cli")), "--overwrite")
+    expect_identical(list.files(path("cli"), all.files = TRUE), list.files(path("r"), all.files = TRUE))
+    for (name in list.files(path("r"))) {
+      expect_identical(readLines(path(file.path("cli", name))), readLines(path(file.path("r", name))), label = paste(model, name))
+    }
+  }
+})
+
 test_that("the output of R is scores for the command line", {
   program()
   folder <- own_folder()

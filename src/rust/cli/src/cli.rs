@@ -14,7 +14,7 @@ pub const DEFAULT_MODEL: &str = "poisson_gauss";
 /// The default of decide_guides() of the R package.
 pub const DEFAULT_CUT: f64 = 0.9;
 
-pub const FORMATS: [&str; 5] = ["h5ad", "h5mu", "csv", "cells", "crispat"];
+pub const FORMATS: [&str; 6] = ["h5ad", "h5mu", "csv", "cells", "crispat", "cellranger"];
 
 const INPUTS: &str = "The guide counts: an .h5ad, .h5mu, 10x .h5, molecule_info.h5, or a folder with an .mtx";
 
@@ -248,7 +248,7 @@ fn count_options() -> Vec<Arg> {
 
 fn output_options(in_place: bool) -> Vec<Arg> {
     let mut options = vec![
-        path("output", "FILE", "Where the calls go; the end of its name says how: .h5ad, .h5mu, .csv or .csv.gz")
+        path("output", "FILE", "Where the calls go; the end of its name says how: .h5ad, .h5mu, .csv or .csv.gz; without an end, a folder as Cell Ranger's crispr_analysis")
             .short('o'),
         Arg::new("format")
             .long("format")

@@ -10,6 +10,7 @@ use kaichi_core::stream;
 use kaichi_core::{Error, Result};
 
 use crate::call_sets::{agreement, differences, read as read_call_set, Overlap};
+use crate::cellranger;
 use crate::cli::{is_posterior, DEFAULT_CUT, DEFAULT_MODEL};
 use crate::numbers::{number, option, Range};
 use crate::output::{print, Target};
@@ -211,6 +212,7 @@ enum Format {
     Pairs,
     Cells,
     Crispat,
+    CellRanger,
 }
 
 /// Where the results of a command go, and how.
@@ -228,19 +230,26 @@ impl Outputs {
         let output = matches.get_one::<PathBuf>("output").map(PathBuf::as_path);
         let rna = matches.get_one::<PathBuf>("rna").cloned();
         let taken: Vec<&Path> = [Some(input), rna.as_deref()].into_iter().flatten().collect();
-        let calls = Target::new(output, "output", overwrite, &taken)?;
-        let fits = fits_target(matches, &[&taken[..], output.as_slice()].concat())?;
         let format = match text(matches, "format") {
             Some("h5ad") => Format::H5ad,
             Some("h5mu") => Format::H5mu,
             Some("csv") => Format::Pairs,
             Some("crispat") => Format::Crispat,
+            Some("cellranger") => Format::CellRanger,
             Some(_) => Format::Cells,
             None => told_by_name(output)?,
         };
-        let in_file = matches!(format, Format::H5ad | Format::H5mu);
+        let calls = match (format, output) {
+            (Format::CellRanger, Some(path)) => {
+                cellranger::check(path, overwrite)?;
+                Target::File(path.to_owned())
+            }
+            _ => Target::new(output, "output", overwrite, &taken)?,
+        };
+        let fits = fits_target(matches, &[&taken[..], output.as_slice()].concat())?;
+        let in_file = matches!(format, Format::H5ad | Format::H5mu | Format::CellRanger);
         if in_file && !matches!(calls, Target::File(_)) {
-            return Err(Error::Argument("The format needs --output, the name of a file.".into()));
+            return Err(Error::Argument("The format needs --output, the name of what to write.".into()));
         }
         if rna.is_some() && format != Format::H5mu {
             return Err(Error::Argument("--rna is for an --output that ends in .h5mu.".into()));
@@ -258,6 +267,15 @@ impl Outputs {
                 let unfinished = Unfinished::new();
                 report.watch("writing", |_| screen.write_calls(decision, path, as_h5mu, self.overwrite, other))?;
                 drop(unfinished);
+                report.say(format_args!("wrote {}", path.display()));
+                return self.write_fits(
+                    &screen.counts.guide_names,
+                    &screen.fits,
+                    &screen.fits.with_worth(&decision.worth),
+                );
+            }
+            (Format::CellRanger, Target::File(path)) => {
+                cellranger::write(path, screen, decision)?;
                 report.say(format_args!("wrote {}", path.display()));
                 return self.write_fits(
                     &screen.counts.guide_names,
@@ -291,12 +309,18 @@ fn fits_target(matches: &ArgMatches, taken: &[&Path]) -> Result<Option<Target>> 
 fn told_by_name(output: Option<&Path>) -> Result<Format> {
     let Some(name) = output.and_then(Path::file_name) else { return Ok(Format::Cells) };
     let name = name.to_string_lossy().to_lowercase();
+    if output.is_some_and(Path::is_dir) {
+        return Ok(Format::CellRanger);
+    }
     let ends = [(".h5ad", Format::H5ad), (".h5mu", Format::H5mu), (".csv", Format::Pairs), (".csv.gz", Format::Pairs)];
     if let Some((_, format)) = ends.into_iter().find(|(end, _)| name.ends_with(end)) {
         return Ok(format);
     }
     if output.is_some_and(|path| path == Path::new("-") || (path.exists() && !path.is_file())) {
         return Ok(Format::Cells);
+    }
+    if !name.contains('.') {
+        return Ok(Format::CellRanger);
     }
     Err(Error::Argument(format!(
         "The format of \"{name}\" is not told by its name. Give --format, one of {}.",

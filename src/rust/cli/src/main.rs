@@ -1,5 +1,6 @@
 //! The command line of kaichi. Names, defaults and help of the models come from the registry of the core.
 mod call_sets;
+mod cellranger;
 mod cli;
 mod commands;
 mod numbers;

@@ -307,6 +307,7 @@ fn usage_errors_have_code_2() {
         (&["assign", &input, "--output", &input, "--overwrite"], "argument", "the place of the input"),
         (&["assign", "x.h5ad", "--output", &input], "argument", "--overwrite"),
         (&["assign", "x.h5ad", "--fits", "/"], "argument", "folder"),
+        (&["assign", "x.h5ad", "--output", &input, "--format", "cellranger"], "argument", "into a folder"),
         (&["assign", "x.h5ad", "--output", "a.txt"], "argument", "--format"),
         (&["assign", "x.h5ad", "--format", "h5ad"], "argument", "--output"),
         (&["assign", "x.h5ad", "--rna", "y.h5ad"], "argument", ".h5mu"),
