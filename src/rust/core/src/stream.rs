@@ -210,7 +210,7 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     write::whole_table(&out, "var", index, guides.len(), Some(&var), in_var).map_err(failed)?;
     write::write_uns(&out, job.notes, in_uns).map_err(failed)?;
     drop((matrices, table));
-    write::close(out).map_err(failed)?;
+    draft.close(out)?;
     Ok(Streamed { n_cells, guides, fits, worth })
 }
 

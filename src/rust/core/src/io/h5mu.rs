@@ -48,7 +48,7 @@ pub fn write(path: &Path, overwrite: bool, others: Option<&Path>, content: Conte
         let modalities = others.map_or(Ok(vec![]), |(source, file)| modalities(source, file))?;
         let file = draft.open(512)?;
         write_open(&file, others, &modalities, &version, content, &draft)?;
-        write::close(file).map_err(|error| draft.failed(error))
+        draft.close(file)
     };
     match others {
         Some(others) => unchanged(Source(others), || quietly(written))?,

@@ -366,6 +366,11 @@ fn read_column(source: Source, parent: &Group, parent_name: &str, name: &str) ->
     };
     if encoding.is(source, &what, "categorical", &["0.2.0"])? {
         let codes = Values::open(source, &group, &what, "codes")?;
+        // Links may go in circles: categories are not themselves categorical.
+        let inner = group.group("categories").ok().and_then(|inner| self::encoding(&inner));
+        if inner.is_some_and(|inner| inner.kind == "categorical") {
+            return Err(unknown(source, &format!("{what}/categories"), "categorical", "text, numbers and booleans"));
+        }
         let categories = read_column(source, &group, &what, "categories")?;
         return decode(&codes, categories);
     }

@@ -24,10 +24,15 @@ type Written<T> = hdf5::Result<T>;
 /// The most values of a chunk, in datasets that grow.
 const CHUNK: usize = 1 << 16;
 
+/// Bytes of room: what HDF5 has not written yet of what describes the data, and of data in its buffers.
+const BALLAST: usize = 1 << 22;
+
 /// A file that has not its name yet.
 pub struct Draft {
     path: PathBuf,
     draft: PathBuf,
+    /// Holds room on the disk for HDF5 to close the file where the rest is full, see [`Draft::failed`].
+    ballast: PathBuf,
     overwrite: bool,
     done: bool,
 }
@@ -55,7 +60,15 @@ impl Draft {
             let name = format!(".{}.{}-{attempt}.part", name.to_string_lossy(), std::process::id());
             let draft = folder.join(name);
             match OpenOptions::new().write(true).create_new(true).open(&draft) {
-                Ok(_) => return Ok(Draft { path: path.to_owned(), draft, overwrite, done: false }),
+                Ok(_) => {
+                    let ballast = draft.with_extension("room");
+                    let draft = Draft { path: path.to_owned(), draft, ballast, overwrite, done: false };
+                    let room = std::fs::write(&draft.ballast, vec![0; BALLAST]);
+                    return match room {
+                        Ok(()) => Ok(draft),
+                        Err(error) => Err(source.file(format!("cannot be written: {error}."))),
+                    };
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     return Err(source.file(format!(
@@ -73,9 +86,18 @@ impl Draft {
         made.map_err(|error| self.failed(error))
     }
 
+    /// An error of HDF5 while the file is open. Closing it writes, and HDF5 takes the process down, at once or at its end, where
+    /// that fails, too: there must be room.
     pub fn failed(&self, error: hdf5::Error) -> Error {
+        let _ = std::fs::remove_file(&self.ballast);
         Source(&self.path)
             .file(format!("cannot be written: {error}.\n  The disk may be full, or the folder read-only."))
+    }
+
+    /// Closes the file, with an error where what was written does not reach the disk; closing by itself says nothing.
+    pub fn close(&self, file: hdf5::File) -> Result<()> {
+        file.flush().map_err(|error| self.failed(error))?;
+        file.close().map_err(|error| self.failed(error))
     }
 
     /// Writes the head of a closed file with a userblock.
@@ -112,6 +134,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.ballast);
         if !self.done {
             // What cannot be removed is left under its temporary name.
             let _ = std::fs::remove_file(&self.draft);
@@ -128,12 +151,6 @@ fn check_free(path: &Path, overwrite: bool) -> Result<()> {
         return Err(source.file("exists already. Give another name, or `overwrite = TRUE` to replace it."));
     }
     Ok(())
-}
-
-/// Closes a file with an error where what was written does not reach the disk; closing by itself says nothing.
-pub fn close(file: hdf5::File) -> Written<()> {
-    file.flush()?;
-    file.close()
 }
 
 pub fn text(value: &str) -> Written<VarLenUnicode> {
@@ -592,7 +609,7 @@ pub fn write(path: &Path, overwrite: bool, template: Option<&Path>, content: Con
         let (obs, var) = (frame("obs", "cell")?, frame("var", "guide")?);
         let file = draft.open(0)?;
         write_anndata(&file, obs.as_ref(), var.as_ref(), content).map_err(|error| draft.failed(error))?;
-        close(file).map_err(|error| draft.failed(error))
+        draft.close(file)
     })?;
     draft.finish()
 }
