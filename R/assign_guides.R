@@ -3,7 +3,8 @@
 #' Decides which guides each cell of a CRISPR screen received: scores every (cell, guide) pair by a model and calls those that
 #' pass its threshold.
 #'
-#' @param x One of: the path of an `.h5ad` file (cells x guides, as Python writes it); a guides x cells matrix (a matrix, a
+#' @param x One of: the path of a file or folder of any format of [read_guides()] (`.h5ad`, `.h5mu`, 10x HDF5, Matrix Market);
+#'   a guides x cells matrix (a matrix, a
 #'   `dgCMatrix` or other class of the Matrix package, a `DelayedMatrix`) with row and column names; a
 #'   `SingleCellExperiment` or `SummarizedExperiment`; a `Seurat` object (v4 or v5 assays). Counts are raw UMIs: whole numbers,
 #'   0 or more.
@@ -18,6 +19,9 @@
 #' @param min_umi Pairs with fewer UMIs are not called, whatever the model. One number, 0 or more. Models that compare a guide
 #'   with the cell's own total (max, ratio, quantiles, poisson, neg_binomial, binomial, beta2, beta3) can call single UMIs in
 #'   cells with hardly any; `min_umi = 2` or 3 drops those.
+#' @param guides NULL, or the guide table: a data.frame or the path of a CSV or TSV file with `guide_id` and any of `target`,
+#'   `construct`, `type` and `sequence`, see [read_guide_table()]. Every guide of the counts must be in it; it may have more. NULL: what
+#'   the file itself says of its guides, as the targets in a 10x `.h5`.
 #' @param batch NULL for one batch; a vector with one value per cell; or the name of a column of the file's obs or of the
 #'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch), ambient (exposure
 #'   and capture per batch) and beta2, beta3 (a fit per batch).
@@ -25,7 +29,7 @@
 #'   UMIs. NULL for none; a number above 0 for each cell, in order or named by cell; or the name of a column of the object's
 #'   cell metadata, as in `covariate = "nCount_RNA"`. Both follow a power of it that is learnt from the counts (`exposure_slope`
 #'   and `capture_slope` in `$fits`, 0 to 1.5, NA without a covariate), so that one that tells nothing is left out.
-#' @param modality Which altExp (or the main experiment, by its `mainExpName`) or assay holds the guides. NULL: it is found,
+#' @param modality Which altExp (or the main experiment, by its `mainExpName`), assay, or modality of an `.h5mu` holds the guides. NULL: it is found,
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
 #'   counts. NULL: X of a file, else `counts`.
@@ -48,7 +52,8 @@
 #'       `is_multi_infected` lgl, more than one guide called; `n_guides_detected` int, guides called; `set_probability` dbl, 0
 #'       to 1, the probability that the cell carries exactly the guides called: over its guides with counts, the posterior of
 #'       those called times one less the posterior of the others, as if guides came independently. Guides without counts in
-#'       the cell are taken as absent. NA for models whose score is no posterior.}
+#'       the cell are taken as absent. NA for models whose score is no posterior; `target` chr, that of `guide_id`, only where
+#'       the guide table has targets.}
 #'     \item{pairs}{data.frame, one row per called (cell, guide) pair: `cell_barcode`, `guide_id`, `umi_count`,
 #'       `assignment_confidence`.}
 #'     \item{assigned}{dgCMatrix, guides x cells, 1 where called.}
@@ -65,6 +70,8 @@
 #'       less that of the other cells with the guide, each cell counted in both by its posterior, 1 where every cell is certain,
 #'       NA if `expected_cells` is 0 (these four NA for models whose score is no posterior); `warning` chr, see Warnings.}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
+#'     \item{guides}{The guide table in the order of the counts, only where there is one. [call_constructs()], [cell_columns()] and
+#'       [write_calls()] use it.}
 #'   }
 #'   `as.data.frame()` of it is `$cells`. It holds plain R values and survives [saveRDS()].
 #'
@@ -90,7 +97,7 @@
 #'   A rerun overwrites only what is named here.
 #'   \describe{
 #'     \item{SingleCellExperiment, SummarizedExperiment}{The 0/1 matrix is the assay `assigned` beside the counts: in the altExp
-#'       of the guides, or in the main experiment. Model, params, version and fits are in `metadata()$kaichi` of the same
+#'       of the guides, or in the main experiment, whose rowData get the columns of the guide table. Model, params, version and fits are in `metadata()$kaichi` of the same
 #'       experiment, as in `metadata(altExp(x, "guides"))$kaichi`. A main experiment that holds genes and guides is refused: split
 #'       it first, with `splitAltExps(x, rowData(x)$Type)`.}
 #'     \item{Seurat, guides in an `Assay5`}{The 0/1 matrix is the layer `assigned` of the guide assay.}
@@ -116,7 +123,7 @@
 #'       `kaichi decide` can try other thresholds.}
 #'     \item{obs}{The columns of `$cells`; `guide_identity`, the same as `guide_id`; and those of the input that anndata 0.8 or later
 #'       wrote. Ours take the place of columns of the same name.}
-#'     \item{var}{The columns of `$fits`, and those of the input. Fits per batch are in `uns/kaichi/fits` instead.}
+#'     \item{var}{The columns of `$fits`, those of the guide table, and those of the input. Fits per batch are in `uns/kaichi/fits` instead.}
 #'     \item{uns/kaichi}{`model`, `model_params` (JSON), `version`, `stage`, the threshold and `min_umi`.}
 #'   }
 #' @section Errors:
@@ -152,7 +159,7 @@
 #' }
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
-                          batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
+                          guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
                           control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
@@ -166,7 +173,8 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   if (!is.null(output)) {
     check_output(x, output, overwrite)
     # R has what else there may be.
-    counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM)
+    counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM) &&
+      is.null(guides)
     if (counts_only && rust_is_h5ad(path.expand(x))) {
       return(invisible(with_progress(
         verbose, "Assigning guides",
@@ -175,6 +183,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
     }
   }
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
+  counts <- with_guide_table(counts, guides)
   scores <- with_progress(
     verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
   )

@@ -212,8 +212,10 @@ attached_calls <- function(x, modality = NULL) {
   guides <- original_names(features, kept$provenance$guide_names)
   rownames(counts) <- rownames(assigned) <- guides
   at <- match(colnames(counts), colnames(x))
+  # The target is there only if the calls had a guide table.
+  kept_names <- c(call_column_names, if (!is.null(kept$provenance$guides$target)) intersect("target", names(kept$columns)))
   cells <- data.frame(
-    cell_barcode = colnames(counts), as.data.frame(kept$columns[call_column_names])[at, , drop = FALSE], row.names = NULL,
+    cell_barcode = colnames(counts), as.data.frame(kept$columns[kept_names])[at, , drop = FALSE], row.names = NULL,
     stringsAsFactors = FALSE
   )
   called <- called_pairs(list(assigned = assigned, counts = counts))

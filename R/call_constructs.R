@@ -6,8 +6,9 @@
 #' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()]. Of a SingleCellExperiment or Seurat object `x`:
 #'   `decide_guides(score_guides(x))`; the result goes into it by barcode, as in
 #'   `x$construct <- cells$construct[match(colnames(x), cells$cell_barcode)]` with `cells` of the result.
-#' @param guides The guide table of the library: a data.frame with one row per guide, with the column `guide_id` and the column
-#'   that `construct` names, both chr (or factor; numbers are read as names). Every guide of `calls` must be in it. It may have
+#' @param guides The guide table of the library, see [read_guide_table()]: a data.frame or the path of a CSV or TSV, with one row
+#'   per guide, the column `guide_id` and the column that `construct` names, both chr (or factor; numbers are read as names).
+#'   NULL is the table that `calls` carries as `calls$guides`. Every guide of `calls` must be in it. It may have
 #'   more guides than `calls`, in any order.
 #' @param construct The name of the column of `guides` with the construct of each guide, as `"construct"` or `"target"`.
 #' @param min_guides A construct is called in a cell that has at least this many of its guides called. A whole number, 1 or
@@ -65,7 +66,7 @@
 #' # Both guides of a vector, or no call.
 #' call_constructs(calls, sim$guides, min_guides = 2)
 #' @export
-call_constructs <- function(calls, guides, construct = "construct", min_guides = 1) {
+call_constructs <- function(calls, guides = NULL, construct = "construct", min_guides = 1) {
   if (!inherits(calls, "guide_calls")) {
     abort(
       "argument", "`calls` must be a guide_calls, not ", describe_class(calls), ". assign_guides() returns one for a ",
@@ -73,6 +74,8 @@ call_constructs <- function(calls, guides, construct = "construct", min_guides =
     )
   }
   min_guides <- check_number(min_guides, "min_guides", 1, Inf, whole = TRUE)
+  if (is.null(guides)) guides <- calls$guides
+  if (is.character(guides)) guides <- read_guide_table(guides)
   table <- check_guide_table(guides, construct)
   row <- match_guides(rownames(calls$counts), table$guide_id)
   names <- unique(table$construct[sort(row)])
@@ -186,7 +189,7 @@ check_guide_table <- function(guides, construct) {
 }
 
 # The row of the guide table for each guide of the calls: by name, then by the name that Seurat made of it.
-match_guides <- function(called, table) {
+match_guides <- function(called, table, of = "`calls`") {
   row <- match(called, table)
   free <- setdiff(seq_along(table), row)
   as_seurat <- chartr("_|", "--", table[free])
@@ -195,21 +198,21 @@ match_guides <- function(called, table) {
   if (any(two)) {
     guide <- called[two][1L]
     abort(
-      "names", "The guide \"", guide, "\" of `calls` could be ", quote_names(table[free][as_seurat == guide]), " of `guides`: ",
-      "Seurat turns _ and | into -. Give `guides` the names that the calls have."
+      "names", "The guide \"", guide, "\" of ", of, " could be ", quote_names(table[free][as_seurat == guide]), " of `guides`: ",
+      "Seurat turns _ and | into -. Give `guides` the names that ", sub("`calls`", "the calls", of, fixed = TRUE), " have."
     )
   }
   row[missed] <- free[match(called[missed], as_seurat)]
   missed <- is.na(row)
   if (all(missed)) {
     abort(
-      "names", "No guide of `calls` is in `guides$guide_id`. The calls have ", quote_names(called, 3L), "; the table has ",
+      "names", "No guide of ", of, " is in `guides$guide_id`. ", if (of == "`calls`") "The calls" else "They", " have ", quote_names(called, 3L), "; the table has ",
       if (length(table) > 0L) quote_names(table, 3L) else "no rows", "."
     )
   }
   if (any(missed)) {
     abort(
-      "names", count_of(sum(missed), "guide"), " of `calls` not in `guides$guide_id`: ", quote_names(called[missed]),
+      "names", count_of(sum(missed), "guide"), " of ", of, " not in `guides$guide_id`: ", quote_names(called[missed]),
       ". Add them to the table; a guide by itself can be its own construct."
     )
   }

@@ -6,8 +6,8 @@
 #' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()].
 #' @param format One of `"mixscape"`, `"scperturb"`, `"cellxgene"`, `"pertpy"`, `"igvf"`, `"replogle"`, `"geomux"`; see Formats.
 #' @param ... Must be empty.
-#' @param guides The guide table: a data.frame with the columns `guide_id` and `target`, and optionally `type`, one row per
-#'   guide; it may have more guides than `calls`, in any order. NULL is the table that `calls` carries as `calls$guides`, if it
+#' @param guides The guide table, see [read_guide_table()]: a data.frame, or the path of a CSV or TSV, with the columns `guide_id`
+#'   and `target`, and optionally `type`, one row per guide; it may have more guides than `calls`, in any order. NULL is the table that `calls` carries as `calls$guides`, if it
 #'   has one. Needed by mixscape, scperturb and cellxgene.
 #' @param control The controls: a chr of targets, as `"scrambled"`. NULL: guides whose `type` says so (`"non-targeting"`,
 #'   `"safe-targeting"`, `"control"` ...), else those whose target is such a word, which a message then says.
@@ -241,6 +241,7 @@ guide_facts <- function(calls, guides, control, who) {
 guide_rows <- function(calls, guides) {
   if (is.null(guides)) guides <- calls$guides
   if (is.null(guides)) return(NULL)
+  if (is.character(guides)) guides <- read_guide_table(guides)
   # The construct is of no interest here: the names are checked with the guides themselves in its place.
   ids <- check_guide_table(guides, "guide_id")$guide_id
   rows <- guides[match_guides(rownames(calls$counts), ids), , drop = FALSE]

@@ -103,6 +103,8 @@ need_experiment_packages <- function(x) {
 keep_calls <- function(experiment, calls, cells) {
   assigned <- place_by_name(calls$assigned, rownames(experiment), cells)
   SummarizedExperiment::assay(experiment, "assigned", withDimnames = FALSE) <- assigned
+  columns <- guide_columns(calls, rownames(experiment))
+  for (name in names(columns)) SummarizedExperiment::rowData(experiment)[[name]] <- columns[[name]]
   S4Vectors::metadata(experiment)$kaichi <- call_provenance(calls)
   experiment
 }

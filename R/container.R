@@ -59,5 +59,12 @@ place_by_name <- function(matrix, guides, cells) {
   )
 }
 
+# The columns of the guide table of the calls for these guides, NA where it has no row; an empty list without a table.
+guide_columns <- function(calls, guides) {
+  table <- calls$guides
+  columns <- as.list(table[match(guides, table$guide_id), setdiff(names(table), "guide_id"), drop = FALSE])
+  columns[!vapply(columns, is.list, NA)]
+}
+
 # How the calls were made, kept beside them in the container.
 call_provenance <- function(calls) calls[intersect(c("model", "params", "version", "fits", "guides"), names(calls))]

@@ -105,7 +105,7 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
     i = decided$i, p = decided$p, x = rep(1, length(decided$i)), Dim = dim(counts), Dimnames = dimnames(counts)
   )
   if (per_guide) fits[names(decided$guides)] <- decided$guides
-  structure(
+  calls <- structure(
     list(
       cells = as_data_frame(decided$cells),
       pairs = as_data_frame(decided$pairs),
@@ -118,6 +118,7 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
     ),
     class = "guide_calls"
   )
+  carry_guides(calls, scores$guides)
 }
 
 # How calls were decided, for the params of a guide_calls.

@@ -38,6 +38,10 @@ rs_models <- function() .Call(wrap__rs_models)
 #' @noRd
 rs_read <- function(path, options, n_jobs) .Call(wrap__rs_read, path, options, n_jobs)
 
+#' Reads a guide table: a list of columns.
+#' @noRd
+rs_read_guide_table <- function(path) .Call(wrap__rs_read_guide_table, path)
+
 #' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 #' per cell. `control` is in the order of rs_control(),
 #' `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where

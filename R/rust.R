@@ -16,6 +16,8 @@ rust_read <- function(path, options, n_jobs) {
   unwrap(rs_read(enc2utf8(path), lapply(Filter(Negate(is.null), options), enc2utf8), jobs(n_jobs)))
 }
 
+rust_read_guide_table <- function(path) unwrap(rs_read_guide_table(enc2utf8(path)))
+
 rust_is_guide_type <- function(types) unwrap(rs_is_guide_type(enc2utf8(types)))
 
 rust_is_guide_name <- function(names) unwrap(rs_is_guide_name(enc2utf8(names)))

@@ -14,6 +14,7 @@
 #'     \item{model}{chr. The name of the model.}
 #'     \item{params}{list. Everything that was set.}
 #'     \item{version}{chr. The version of kaichi.}
+#'     \item{guides}{NULL, or the guide table, one row per guide in the order of the counts.}
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
 #' @section Cell effects of the model `ambient`:
@@ -75,8 +76,8 @@
 #' calls <- decide_guides(scores)
 #' }
 #' @export
-score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                         n_jobs = NULL, control = model_control(), BPPARAM = NULL, verbose = NULL) {
+score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch = NULL, covariate = NULL, modality = NULL,
+                         layer = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -91,6 +92,7 @@ score_guides <- function(x, model = "poisson_gauss", ..., batch = NULL, covariat
   check_bpparam(BPPARAM)
   check_verbose(verbose)
   counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
+  counts <- with_guide_table(counts, guides)
   with_progress(
     verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
   )
@@ -123,7 +125,8 @@ score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = N
       cells = if (!is.null(scored$cells)) cbind(cell_barcode = colnames(counts$counts), scored$cells),
       model = info$model,
       params = score_params(control, batches, !is.null(counts$covariate)),
-      version = kaichi_version()
+      version = kaichi_version(),
+      guides = counts$guides
     ),
     class = "guide_scores"
   )

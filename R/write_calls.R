@@ -12,7 +12,8 @@
 #' @param format One of the formats below. NULL: told by `path`, `.h5ad`, `.h5mu`, `.csv` or `.csv.gz` (`"csv"`), a name without
 #'   extension or a folder that is there (`"cellranger"`).
 #' @param overwrite Whether files that are there are replaced. Without it they are an error.
-#' @param guides For `"csv"`: the guide table, see [cell_columns()]; it gives the column `target`. NULL is that of `calls`.
+#' @param guides For `"csv"`, `"h5ad"` and `"h5mu"`: the guide table, see [read_guide_table()]; its targets go into the table of
+#'   pairs, or all of it into `var` and the targets into `obs`. NULL is that of `calls`.
 #' @param rna For `"h5mu"`: NULL, or the path of an `.h5ad` or `.h5mu` whose modalities go into the file, too.
 #'
 #' @return `path`, invisibly.
@@ -58,12 +59,13 @@ write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guid
   }
   path <- path.expand(path)
   format <- write_format(path, format)
-  if (!is.null(guides) && format != "csv") {
+  if (!is.null(guides) && !format %in% c("csv", "h5ad", "h5mu")) {
     abort("argument", "`guides` means nothing for the format \"", format, "\", which has no targets: leave it out.")
   }
   if (!is.null(rna) && format != "h5mu") {
     abort("argument", "`rna` means nothing for the format \"", format, "\": leave it out, or write an .h5mu.")
   }
+  calls <- carry_guides(calls, guide_rows(calls, guides))
   if (!dir.exists(dirname(path))) {
     abort("file", "The folder ", quote_names(dirname(path)), " of `path` does not exist. Make it first, with dir.create().")
   }
@@ -74,7 +76,7 @@ write_calls <- function(calls, path, ..., format = NULL, overwrite = FALSE, guid
   switch(
     format,
     cellranger = write_cellranger(calls, path, overwrite),
-    csv = write_table(pair_columns(calls, guides), path),
+    csv = write_table(pair_columns(calls), path),
     crispat = write_table(
       list(cell = calls$pairs$cell_barcode, gRNA = calls$pairs$guide_id, UMI_counts = calls$pairs$umi_count), path
     ),
@@ -172,10 +174,9 @@ shortest <- function(x) {
   text
 }
 
-pair_columns <- function(calls, guides) {
+pair_columns <- function(calls) {
   columns <- as.list(calls$pairs[c("cell_barcode", "guide_id", "umi_count", "assignment_confidence")])
-  table <- guide_rows(calls, guides)
-  target <- if (!is.null(table)) table_column(table, "target")
+  target <- if (!is.null(calls$guides)) table_column(calls$guides, "target")
   if (!is.null(target)) columns$target <- target[match(columns$guide_id, rownames(calls$counts))]
   columns
 }

@@ -80,9 +80,13 @@ h5ad_content <- function(calls) {
   cells$guide_id <- factor(cells$guide_id, levels = guides)
   fits <- calls$fits
   per_guide <- "guide_id" %in% names(fits)
+  var <- if (per_guide) as.list(fits[match(guides, fits$guide_id), setdiff(names(fits), "guide_id")]) else list()
+  facts <- guide_columns(calls, guides)
+  # Dates and the like as text; a fit has the last word on a name.
+  facts[] <- lapply(facts, function(x) if (is.object(x) && !is.factor(x)) as.character(x) else x)
   list(
     obs = cells,
-    var = if (per_guide) fits[match(guides, fits$guide_id), setdiff(names(fits), "guide_id")] else list(),
+    var = c(facts[setdiff(names(facts), names(var))], var),
     fits = if (!per_guide) fits,
     notes = calls_notes(calls)
   )

@@ -86,6 +86,16 @@ fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
     })
 }
 
+/// Reads a guide table: a list of columns.
+/// @noRd
+#[extendr]
+fn rs_read_guide_table(path: &str) -> Robj {
+    guard(|| {
+        let table = io::guide_table::read(std::path::Path::new(path))?;
+        Ok(columns(table.into_iter().map(|(name, values)| (name, Column::Text(values))).collect()))
+    })
+}
+
 /// Whether each is a feature type of guides.
 /// @noRd
 #[extendr]
@@ -444,6 +454,7 @@ extendr_module! {
     fn rs_is_guide_type;
     fn rs_models;
     fn rs_read;
+    fn rs_read_guide_table;
     fn rs_score;
     fn rs_shard;
     fn rs_show_progress;

@@ -7,6 +7,7 @@ use crate::counts::GuideCounts;
 use crate::{Error, Result};
 
 pub mod features;
+pub mod guide_table;
 pub mod h5ad;
 pub mod h5mu;
 pub mod inspect;

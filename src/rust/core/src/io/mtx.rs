@@ -83,7 +83,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
 // ---- which files ----
 
 /// The text of a file, inflated where it is gzip.
-fn open(source: Source) -> Result<Box<dyn Read + Send>> {
+pub(super) fn open(source: Source) -> Result<Box<dyn Read + Send>> {
     let unreadable = |error: std::io::Error| source.file(format!("cannot be read: {error}."));
     let mut file = File::open(source.0).map_err(unreadable)?;
     let mut head = vec![];
