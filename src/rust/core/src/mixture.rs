@@ -13,10 +13,11 @@ use crate::Result;
 /// Most components of any family.
 pub const MOST: usize = 3;
 
-/// Iterations that every start gets before the best go on.
-const SHORT_RUN: usize = 6;
+/// Iterations that every start gets before the best go on, by the number of components but two: with a third there are more
+/// optima to fall into.
+const SHORT_RUN: [usize; MOST - 1] = [3, 6];
 /// How many starts go on to convergence.
-const FINALISTS: usize = 3;
+const FINALISTS: [usize; MOST - 1] = [2, 3];
 /// exp() of less is 0.
 const UNDERFLOW: f64 = -745.2;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
@@ -40,6 +41,8 @@ pub trait Mixture: Sync {
     type Params: Clone + Send;
     /// What the densities of all observations share.
     type Table;
+    /// What the M-step needs again of the density of an observation.
+    type Row: Copy + Default;
 
     fn components(&self) -> usize;
     /// Parameters from which the first M-step of a start begins.
@@ -53,9 +56,10 @@ pub trait Mixture: Sync {
     /// Made once for each set of parameters and looked up for every observation.
     fn table(&self, params: &Self::Params) -> Self::Table;
     /// Log density of an observation under each component: the only place where the density lives.
-    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> [f64; MOST];
-    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n.
-    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]]);
+    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> ([f64; MOST], Self::Row);
+    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n; the rows are
+    /// those of `ln_density` at these parameters.
+    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Self::Row]);
     /// Mean of a component, by which components are ordered.
     fn mean(&self, params: &Self::Params, k: usize) -> f64;
     /// Puts component `order[k]` in place k; false where the components are of different families and cannot change places.
@@ -120,16 +124,8 @@ impl<P> State<P> {
     }
 }
 
-/// ln of the density of the mixture, and the share of each component in it.
-fn shares<M: Mixture>(
-    m: &M,
-    params: &M::Params,
-    table: &M::Table,
-    ln_share: &[f64; MOST],
-    obs: &Obs,
-) -> (f64, [f64; MOST]) {
-    let mut joint = m.ln_density(params, table, obs);
-    let k = m.components();
+/// ln of the density of a mixture of the first k components, and the share of each in it.
+fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST]) -> (f64, [f64; MOST]) {
     let top = (0..k).fold(f64::NEG_INFINITY, |top, j| {
         joint[j] += ln_share[j];
         top.max(joint[j])
@@ -161,20 +157,34 @@ fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
     share.map(f64::ln)
 }
 
-/// Fills the weights and returns the log-likelihood.
-fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], weight: &mut [[f64; MOST]]) -> f64 {
+/// What the E-step says of each observation.
+struct Expected<R> {
+    weight: Vec<[f64; MOST]>,
+    rows: Vec<R>,
+}
+
+impl<R: Copy + Default> Expected<R> {
+    fn new(n: usize) -> Self {
+        Self { weight: vec![[0.0; MOST]; n], rows: vec![R::default(); n] }
+    }
+}
+
+/// Fills in what is expected and returns the log-likelihood.
+fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], expected: &mut Expected<M::Row>) -> f64 {
     let ln_share = ln_all(&state.share);
     let table = m.table(&state.params);
     let mut log_lik = 0.0;
-    for (o, w) in obs.iter().zip(weight) {
-        let (total, share) = shares(m, &state.params, &table, &ln_share, o);
+    for ((o, w), row) in obs.iter().zip(&mut expected.weight).zip(&mut expected.rows) {
+        let (density, of_row) = m.ln_density(&state.params, &table, o);
+        let (total, share) = shares(m.components(), density, &ln_share);
         *w = share.map(|s| o.n * s);
+        *row = of_row;
         log_lik += o.n * (total + o.ln_const);
     }
     log_lik
 }
 
-fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]]) {
+fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]], rows: &[M::Row]) {
     let mut share = [0.0; MOST];
     for w in weight {
         for k in 0..m.components() {
@@ -185,64 +195,63 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
     if total > 0.0 {
         state.share = share.map(|s| s / total);
     }
-    m.m_step(&mut state.params, obs, weight);
+    m.m_step(&mut state.params, obs, weight, rows);
 }
 
 /// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
 ///
-/// Every second step is extrapolated along the path of EM (SQUAREM, Varadhan and Roland 2008,
-/// doi:10.1111/j.1467-9469.2007.00585.x) and the extrapolation kept only where it lies higher, so the objective never falls.
+/// Steps are extrapolated by [`Path`] and the extrapolation kept only where it does not lie lower, so the objective never falls.
+/// Only a step of plain EM that gains little says that there is nothing left to gain.
 fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
     obs: &[Obs],
-    weight: &mut Vec<[f64; MOST]>,
+    expected: &mut Expected<M::Row>,
     most: usize,
     tolerance: f64,
     mut watch: impl FnMut(f64),
 ) {
-    let objective_at = |state: &State<M::Params>, weight: &mut [[f64; MOST]]| {
-        let objective = e_step(m, state, obs, weight) + m.ln_prior(&state.params);
+    let objective_at = |state: &State<M::Params>, expected: &mut Expected<M::Row>| {
+        let objective = e_step(m, state, obs, expected) + m.ln_prior(&state.params);
         if objective.is_nan() {
             f64::NEG_INFINITY
         } else {
             objective
         }
     };
-    // Where the path was at the last two steps, in unbounded scales.
-    let mut path: Vec<Vec<f64>> = Vec::new();
-    let mut far_weight = weight.clone();
+    let mut path = Path::default();
+    // Where EM itself went, if the state lies beyond.
+    let mut plain: Option<State<M::Params>> = None;
     loop {
-        let objective = objective_at(state, weight);
+        let mut objective = objective_at(state, expected);
+        let is_plain = match plain.take() {
+            Some(step) if objective < state.objective => {
+                path.clear();
+                *state = step;
+                objective = objective_at(state, expected);
+                true
+            }
+            step => step.is_none(),
+        };
         let gain = objective - state.objective;
         state.objective = objective;
         watch(objective);
         // NaN where both are -inf: the start is hopeless.
-        if gain.is_nan() || gain < tolerance {
+        let idle = gain.is_nan() || gain < tolerance;
+        if idle && is_plain {
             state.converged = objective.is_finite();
             return;
         }
         if state.iterations >= most {
             return;
         }
-        path.push(coordinates(m, state));
-        if let [x0, x1, x2] = &path[..] {
-            if let Some(far) = extrapolate(x0, x1, x2) {
-                let mut there = state.clone();
-                set_coordinates(m, &mut there, &far);
-                there.objective = objective_at(&there, &mut far_weight);
-                // Within the tolerance, rounding would decide.
-                if there.objective > objective + tolerance {
-                    watch(there.objective);
-                    *state = there;
-                    std::mem::swap(weight, &mut far_weight);
-                }
-            }
-            path.clear();
-            path.push(coordinates(m, state));
-        }
-        m_step(m, state, obs, weight);
+        let before = coordinates(m, state);
+        m_step(m, state, obs, &expected.weight, &expected.rows);
         state.iterations += 1;
+        if let (Some(far), false) = (path.beyond(before, &coordinates(m, state)), idle) {
+            plain = Some(state.clone());
+            set_coordinates(m, state, &far);
+        }
     }
 }
 
@@ -264,21 +273,67 @@ fn set_coordinates<M: Mixture>(m: &M, state: &mut State<M::Params>, x: &[f64]) {
     m.unpack(&mut state.params, &x[last..]);
 }
 
-/// SQUAREM's third step length; None where it would not reach beyond the last step of EM.
-fn extrapolate(x0: &[f64], x1: &[f64], x2: &[f64]) -> Option<Vec<f64>> {
-    let (mut r, mut v) = (0.0, 0.0);
-    for i in 0..x0.len() {
-        r += (x1[i] - x0[i]).powi(2);
-        v += (x2[i] - 2.0 * x1[i] + x0[i]).powi(2);
+/// Last steps of EM, from which the fixed point is foretold: Anderson's acceleration (Walker and Ni 2011,
+/// doi:10.1137/10078356X; for EM: Henderson and Varadhan 2019, doi:10.1080/10618600.2019.1594835).
+#[derive(Default)]
+struct Path {
+    /// The last point, and its step of EM.
+    last: Option<(Vec<f64>, Vec<f64>)>,
+    /// Differences between neighbouring points and between their steps, the latest first.
+    between: Vec<(Vec<f64>, Vec<f64>)>,
+}
+
+impl Path {
+    /// Points that are remembered.
+    const LENGTH: usize = 5;
+
+    fn clear(&mut self) {
+        self.last = None;
+        self.between.clear();
     }
-    let step = (r / v).sqrt();
-    if !step.is_finite() || step <= 1.0 {
-        return None;
+
+    /// Adds a point and where EM takes it. Where the step vanishes, as far as the path tells.
+    fn beyond(&mut self, from: Vec<f64>, to: &[f64]) -> Option<Vec<f64>> {
+        let less = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a - b).collect() };
+        let step = less(to, &from);
+        if !step.iter().chain(&from).all(|value| value.is_finite()) {
+            self.clear();
+            return None;
+        }
+        if let Some((point, its_step)) = &self.last {
+            self.between.insert(0, (less(&from, point), less(&step, its_step)));
+            self.between.truncate(Self::LENGTH.min(step.len()));
+        }
+        let mut far = to.to_vec();
+        // Least squares by Gram and Schmidt: each direction of change of the step, and what point and image did along it.
+        let mut left = step.clone();
+        let mut directions: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
+        let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+        let take = |from: &mut [f64], times: f64, what: &[f64]| {
+            from.iter_mut().zip(what).for_each(|(from, what)| *from -= times * what);
+        };
+        for (point, its_step) in &self.between {
+            let mut change = its_step.clone();
+            let mut image: Vec<f64> = point.iter().zip(its_step).map(|(a, b)| a + b).collect();
+            let whole = dot(&change, &change);
+            for (direction, its_image) in &directions {
+                let along = dot(&change, direction) / dot(direction, direction);
+                take(&mut change, along, direction);
+                take(&mut image, along, its_image);
+            }
+            let size = dot(&change, &change);
+            // Steps that say the same again are rounding.
+            if size <= 1e-16 * whole {
+                continue;
+            }
+            let along = dot(&left, &change) / size;
+            take(&mut left, along, &change);
+            take(&mut far, along, &image);
+            directions.push((change, image));
+        }
+        self.last = Some((from, step));
+        (!directions.is_empty() && far.iter().all(|value| value.is_finite())).then_some(far)
     }
-    let far: Vec<f64> = (0..x0.len())
-        .map(|i| x0[i] + 2.0 * step * (x1[i] - x0[i]) + step * step * (x2[i] - 2.0 * x1[i] + x0[i]))
-        .collect();
-    far.iter().all(|value| value.is_finite()).then_some(far)
 }
 
 /// Where the starts cut background from signal: geometric steps through the range of the counts and, where depth is
@@ -330,30 +385,33 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
 pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
     let k = m.components();
-    let mut weight = vec![[0.0; MOST]; obs.len()];
+    let mut expected = Expected::new(obs.len());
     let first = m.start(obs);
     let mut states: Vec<State<M::Params>> = match m.start_share(&first) {
         Some(share) => vec![State { share, ..State::new(first.clone()) }],
-        None => start_weights(m, obs, control.starts)
-            .iter()
-            .map(|start| {
-                let mut state = State::new(first.clone());
-                m_step(m, &mut state, obs, start);
-                state
-            })
-            .collect(),
+        None => {
+            let rows = rows_at(m, &first, obs);
+            start_weights(m, obs, control.starts)
+                .iter()
+                .map(|start| {
+                    let mut state = State::new(first.clone());
+                    m_step(m, &mut state, obs, start, &rows);
+                    state
+                })
+                .collect()
+        }
     };
     let mut go_on = |state: &mut State<M::Params>, most: usize| {
         if !state.converged {
             state.objective = f64::NEG_INFINITY;
-            climb(m, state, obs, &mut weight, most.min(control.iterations), control.tolerance, |_| ());
+            climb(m, state, obs, &mut expected, most.min(control.iterations), control.tolerance, |_| ());
             order_components(m, state);
         }
     };
-    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN));
+    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN[k - 2]));
     sort_states(m, &mut states, control.tolerance);
     drop_same(m, &mut states);
-    states.truncate(FINALISTS);
+    states.truncate(FINALISTS[k - 2]);
     states.iter_mut().for_each(|state| go_on(state, control.iterations));
     sort_states(m, &mut states, control.tolerance);
     let best = states.into_iter().next()?;
@@ -412,14 +470,25 @@ fn order_components<M: Mixture>(m: &M, state: &mut State<M::Params>) {
     }
 }
 
+fn rows_at<M: Mixture>(m: &M, params: &M::Params, obs: &[Obs]) -> Vec<M::Row> {
+    let table = m.table(params);
+    obs.iter().map(|o| m.ln_density(params, &table, o).1).collect()
+}
+
 /// Log-likelihood of the background component alone, fitted to everything.
 fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, obs: &[Obs]) -> f64 {
     let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
+    let mut rows = rows_at(m, &params, obs);
     let mut last = f64::NEG_INFINITY;
     for _ in 0..50 {
-        m.m_step(&mut params, obs, &weight);
+        m.m_step(&mut params, obs, &weight, &rows);
         let table = m.table(&params);
-        let log_lik: f64 = obs.iter().map(|o| o.n * (m.ln_density(&params, &table, o)[0] + o.ln_const)).sum();
+        let mut log_lik = 0.0;
+        for (o, row) in obs.iter().zip(&mut rows) {
+            let (density, of_row) = m.ln_density(&params, &table, o);
+            *row = of_row;
+            log_lik += o.n * (density[0] + o.ln_const);
+        }
         if log_lik - last < 1e-6 {
             break;
         }
@@ -439,7 +508,8 @@ impl<P> Fit<P> {
             .iter()
             .map(|o| {
                 let judged = m.judged_as(&self.params, o);
-                let (total, share) = shares(m, &self.params, &table, &ln_share, &judged);
+                let (density, _) = m.ln_density(&self.params, &table, &judged);
+                let (total, share) = shares(m.components(), density, &ln_share);
                 if total.is_finite() {
                     share[last]
                 } else {
@@ -696,14 +766,16 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
 /// The objective at every iteration from every start: what the law "the log-likelihood never falls" is checked on.
 #[cfg(test)]
 pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
-    let mut weight = vec![[0.0; MOST]; obs.len()];
+    let mut expected = Expected::new(obs.len());
+    let first = m.start(obs);
+    let rows = rows_at(m, &first, obs);
     start_weights(m, obs, control.starts)
         .iter()
         .map(|start| {
-            let mut state = State::new(m.start(obs));
-            m_step(m, &mut state, obs, start);
+            let mut state = State::new(first.clone());
+            m_step(m, &mut state, obs, start, &rows);
             let mut trace = Vec::new();
-            climb(m, &mut state, obs, &mut weight, control.iterations, control.tolerance, |v| trace.push(v));
+            climb(m, &mut state, obs, &mut expected, control.iterations, control.tolerance, |v| trace.push(v));
             trace
         })
         .collect()
