@@ -13,11 +13,10 @@ use crate::Result;
 /// Most components of any family.
 pub const MOST: usize = 3;
 
-/// Iterations that every start gets before the best go on, by the number of components but two: with a third there are more
-/// optima to fall into.
-const SHORT_RUN: [usize; MOST - 1] = [3, 6];
+/// Iterations that every start gets before the best go on.
+const SHORT_RUN: usize = 6;
 /// How many starts go on to convergence.
-const FINALISTS: [usize; MOST - 1] = [2, 3];
+const FINALISTS: usize = 3;
 /// exp() of less is 0.
 const UNDERFLOW: f64 = -745.2;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
@@ -200,8 +199,8 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
 
 /// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
 ///
-/// Steps are extrapolated by [`Path`] and the extrapolation kept only where it does not lie lower, so the objective never falls.
-/// Only a step of plain EM that gains little says that there is nothing left to gain.
+/// Every second step is extrapolated along the path of EM (SQUAREM, Varadhan and Roland 2008,
+/// doi:10.1111/j.1467-9469.2007.00585.x) and the extrapolation kept only where it lies higher, so the objective never falls.
 fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
@@ -219,39 +218,40 @@ fn climb<M: Mixture>(
             objective
         }
     };
-    let mut path = Path::default();
-    // Where EM itself went, if the state lies beyond.
-    let mut plain: Option<State<M::Params>> = None;
+    // Where the path was at the last two steps, in unbounded scales.
+    let mut path: Vec<Vec<f64>> = Vec::new();
+    let mut far_expected = Expected::new(obs.len());
     loop {
-        let mut objective = objective_at(state, expected);
-        let is_plain = match plain.take() {
-            Some(step) if objective < state.objective => {
-                path.clear();
-                *state = step;
-                objective = objective_at(state, expected);
-                true
-            }
-            step => step.is_none(),
-        };
+        let objective = objective_at(state, expected);
         let gain = objective - state.objective;
         state.objective = objective;
         watch(objective);
         // NaN where both are -inf: the start is hopeless.
-        let idle = gain.is_nan() || gain < tolerance;
-        if idle && is_plain {
+        if gain.is_nan() || gain < tolerance {
             state.converged = objective.is_finite();
             return;
         }
         if state.iterations >= most {
             return;
         }
-        let before = coordinates(m, state);
+        path.push(coordinates(m, state));
+        if let [x0, x1, x2] = &path[..] {
+            if let Some(far) = extrapolate(x0, x1, x2) {
+                let mut there = state.clone();
+                set_coordinates(m, &mut there, &far);
+                there.objective = objective_at(&there, &mut far_expected);
+                // Within the tolerance, rounding would decide.
+                if there.objective > objective + tolerance {
+                    watch(there.objective);
+                    *state = there;
+                    std::mem::swap(expected, &mut far_expected);
+                }
+            }
+            path.clear();
+            path.push(coordinates(m, state));
+        }
         m_step(m, state, obs, &expected.weight, &expected.rows);
         state.iterations += 1;
-        if let (Some(far), false) = (path.beyond(before, &coordinates(m, state)), idle) {
-            plain = Some(state.clone());
-            set_coordinates(m, state, &far);
-        }
     }
 }
 
@@ -273,67 +273,21 @@ fn set_coordinates<M: Mixture>(m: &M, state: &mut State<M::Params>, x: &[f64]) {
     m.unpack(&mut state.params, &x[last..]);
 }
 
-/// Last steps of EM, from which the fixed point is foretold: Anderson's acceleration (Walker and Ni 2011,
-/// doi:10.1137/10078356X; for EM: Henderson and Varadhan 2019, doi:10.1080/10618600.2019.1594835).
-#[derive(Default)]
-struct Path {
-    /// The last point, and its step of EM.
-    last: Option<(Vec<f64>, Vec<f64>)>,
-    /// Differences between neighbouring points and between their steps, the latest first.
-    between: Vec<(Vec<f64>, Vec<f64>)>,
-}
-
-impl Path {
-    /// Points that are remembered.
-    const LENGTH: usize = 5;
-
-    fn clear(&mut self) {
-        self.last = None;
-        self.between.clear();
+/// SQUAREM's third step length; None where it would not reach beyond the last step of EM.
+fn extrapolate(x0: &[f64], x1: &[f64], x2: &[f64]) -> Option<Vec<f64>> {
+    let (mut r, mut v) = (0.0, 0.0);
+    for i in 0..x0.len() {
+        r += (x1[i] - x0[i]).powi(2);
+        v += (x2[i] - 2.0 * x1[i] + x0[i]).powi(2);
     }
-
-    /// Adds a point and where EM takes it. Where the step vanishes, as far as the path tells.
-    fn beyond(&mut self, from: Vec<f64>, to: &[f64]) -> Option<Vec<f64>> {
-        let less = |a: &[f64], b: &[f64]| -> Vec<f64> { a.iter().zip(b).map(|(a, b)| a - b).collect() };
-        let step = less(to, &from);
-        if !step.iter().chain(&from).all(|value| value.is_finite()) {
-            self.clear();
-            return None;
-        }
-        if let Some((point, its_step)) = &self.last {
-            self.between.insert(0, (less(&from, point), less(&step, its_step)));
-            self.between.truncate(Self::LENGTH.min(step.len()));
-        }
-        let mut far = to.to_vec();
-        // Least squares by Gram and Schmidt: each direction of change of the step, and what point and image did along it.
-        let mut left = step.clone();
-        let mut directions: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
-        let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
-        let take = |from: &mut [f64], times: f64, what: &[f64]| {
-            from.iter_mut().zip(what).for_each(|(from, what)| *from -= times * what);
-        };
-        for (point, its_step) in &self.between {
-            let mut change = its_step.clone();
-            let mut image: Vec<f64> = point.iter().zip(its_step).map(|(a, b)| a + b).collect();
-            let whole = dot(&change, &change);
-            for (direction, its_image) in &directions {
-                let along = dot(&change, direction) / dot(direction, direction);
-                take(&mut change, along, direction);
-                take(&mut image, along, its_image);
-            }
-            let size = dot(&change, &change);
-            // Steps that say the same again are rounding.
-            if size <= 1e-16 * whole {
-                continue;
-            }
-            let along = dot(&left, &change) / size;
-            take(&mut left, along, &change);
-            take(&mut far, along, &image);
-            directions.push((change, image));
-        }
-        self.last = Some((from, step));
-        (!directions.is_empty() && far.iter().all(|value| value.is_finite())).then_some(far)
+    let step = (r / v).sqrt();
+    if !step.is_finite() || step <= 1.0 {
+        return None;
     }
+    let far: Vec<f64> = (0..x0.len())
+        .map(|i| x0[i] + 2.0 * step * (x1[i] - x0[i]) + step * step * (x2[i] - 2.0 * x1[i] + x0[i]))
+        .collect();
+    far.iter().all(|value| value.is_finite()).then_some(far)
 }
 
 /// Where the starts cut background from signal: geometric steps through the range of the counts and, where depth is
@@ -408,10 +362,10 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
             order_components(m, state);
         }
     };
-    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN[k - 2]));
+    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN));
     sort_states(m, &mut states, control.tolerance);
     drop_same(m, &mut states);
-    states.truncate(FINALISTS[k - 2]);
+    states.truncate(FINALISTS);
     states.iter_mut().for_each(|state| go_on(state, control.iterations));
     sort_states(m, &mut states, control.tolerance);
     let best = states.into_iter().next()?;
