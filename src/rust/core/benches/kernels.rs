@@ -38,7 +38,7 @@ fn special_functions() {
     each("ln_normal_density", special::ln_normal_density);
     each("ln_normal_cdf", special::ln_normal_cdf);
     each("ln_normal_mass, width 0.1", |x| special::ln_normal_mass(x, x + 0.1));
-    each("truncated_normal_moments, width 0.1", |x| special::truncated_normal_moments(x, x + 0.1).0);
+    each("normal_interval, width 0.1", |x| special::normal_interval(x, x + 0.1).0);
     each("trigamma", |x| special::trigamma(x.abs() + 0.1));
     each("ln_sum_exp of two", |x| special::ln_sum_exp(&[x, -x]));
     each("ln_gamma (statrs)", |x| statrs::function::gamma::ln_gamma(x.abs() + 0.1));

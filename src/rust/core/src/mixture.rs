@@ -40,6 +40,8 @@ pub trait Mixture: Sync {
     type Params: Clone + Send;
     /// What the densities of all observations share.
     type Table;
+    /// What the M-step needs again of the density of an observation.
+    type Row: Copy + Default;
 
     fn components(&self) -> usize;
     /// Parameters from which the first M-step of a start begins.
@@ -53,9 +55,10 @@ pub trait Mixture: Sync {
     /// Made once for each set of parameters and looked up for every observation.
     fn table(&self, params: &Self::Params) -> Self::Table;
     /// Log density of an observation under each component: the only place where the density lives.
-    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> [f64; MOST];
-    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n.
-    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]]);
+    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> ([f64; MOST], Self::Row);
+    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n; the rows are
+    /// those of `ln_density` at these parameters.
+    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Self::Row]);
     /// Mean of a component, by which components are ordered.
     fn mean(&self, params: &Self::Params, k: usize) -> f64;
     /// Puts component `order[k]` in place k; false where the components are of different families and cannot change places.
@@ -120,16 +123,8 @@ impl<P> State<P> {
     }
 }
 
-/// ln of the density of the mixture, and the share of each component in it.
-fn shares<M: Mixture>(
-    m: &M,
-    params: &M::Params,
-    table: &M::Table,
-    ln_share: &[f64; MOST],
-    obs: &Obs,
-) -> (f64, [f64; MOST]) {
-    let mut joint = m.ln_density(params, table, obs);
-    let k = m.components();
+/// ln of the density of a mixture of the first k components, and the share of each in it.
+fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST]) -> (f64, [f64; MOST]) {
     let top = (0..k).fold(f64::NEG_INFINITY, |top, j| {
         joint[j] += ln_share[j];
         top.max(joint[j])
@@ -161,20 +156,34 @@ fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
     share.map(f64::ln)
 }
 
-/// Fills the weights and returns the log-likelihood.
-fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], weight: &mut [[f64; MOST]]) -> f64 {
+/// What the E-step says of each observation.
+struct Expected<R> {
+    weight: Vec<[f64; MOST]>,
+    rows: Vec<R>,
+}
+
+impl<R: Copy + Default> Expected<R> {
+    fn new(n: usize) -> Self {
+        Self { weight: vec![[0.0; MOST]; n], rows: vec![R::default(); n] }
+    }
+}
+
+/// Fills in what is expected and returns the log-likelihood.
+fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], expected: &mut Expected<M::Row>) -> f64 {
     let ln_share = ln_all(&state.share);
     let table = m.table(&state.params);
     let mut log_lik = 0.0;
-    for (o, w) in obs.iter().zip(weight) {
-        let (total, share) = shares(m, &state.params, &table, &ln_share, o);
+    for ((o, w), row) in obs.iter().zip(&mut expected.weight).zip(&mut expected.rows) {
+        let (density, of_row) = m.ln_density(&state.params, &table, o);
+        let (total, share) = shares(m.components(), density, &ln_share);
         *w = share.map(|s| o.n * s);
+        *row = of_row;
         log_lik += o.n * (total + o.ln_const);
     }
     log_lik
 }
 
-fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]]) {
+fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]], rows: &[M::Row]) {
     let mut share = [0.0; MOST];
     for w in weight {
         for k in 0..m.components() {
@@ -185,7 +194,7 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
     if total > 0.0 {
         state.share = share.map(|s| s / total);
     }
-    m.m_step(&mut state.params, obs, weight);
+    m.m_step(&mut state.params, obs, weight, rows);
 }
 
 /// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
@@ -196,13 +205,13 @@ fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
     obs: &[Obs],
-    weight: &mut Vec<[f64; MOST]>,
+    expected: &mut Expected<M::Row>,
     most: usize,
     tolerance: f64,
     mut watch: impl FnMut(f64),
 ) {
-    let objective_at = |state: &State<M::Params>, weight: &mut [[f64; MOST]]| {
-        let objective = e_step(m, state, obs, weight) + m.ln_prior(&state.params);
+    let objective_at = |state: &State<M::Params>, expected: &mut Expected<M::Row>| {
+        let objective = e_step(m, state, obs, expected) + m.ln_prior(&state.params);
         if objective.is_nan() {
             f64::NEG_INFINITY
         } else {
@@ -211,9 +220,9 @@ fn climb<M: Mixture>(
     };
     // Where the path was at the last two steps, in unbounded scales.
     let mut path: Vec<Vec<f64>> = Vec::new();
-    let mut far_weight = weight.clone();
+    let mut far_expected = Expected::new(obs.len());
     loop {
-        let objective = objective_at(state, weight);
+        let objective = objective_at(state, expected);
         let gain = objective - state.objective;
         state.objective = objective;
         watch(objective);
@@ -230,18 +239,18 @@ fn climb<M: Mixture>(
             if let Some(far) = extrapolate(x0, x1, x2) {
                 let mut there = state.clone();
                 set_coordinates(m, &mut there, &far);
-                there.objective = objective_at(&there, &mut far_weight);
+                there.objective = objective_at(&there, &mut far_expected);
                 // Within the tolerance, rounding would decide.
                 if there.objective > objective + tolerance {
                     watch(there.objective);
                     *state = there;
-                    std::mem::swap(weight, &mut far_weight);
+                    std::mem::swap(expected, &mut far_expected);
                 }
             }
             path.clear();
             path.push(coordinates(m, state));
         }
-        m_step(m, state, obs, weight);
+        m_step(m, state, obs, &expected.weight, &expected.rows);
         state.iterations += 1;
     }
 }
@@ -330,23 +339,26 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
 pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
     let k = m.components();
-    let mut weight = vec![[0.0; MOST]; obs.len()];
+    let mut expected = Expected::new(obs.len());
     let first = m.start(obs);
     let mut states: Vec<State<M::Params>> = match m.start_share(&first) {
         Some(share) => vec![State { share, ..State::new(first.clone()) }],
-        None => start_weights(m, obs, control.starts)
-            .iter()
-            .map(|start| {
-                let mut state = State::new(first.clone());
-                m_step(m, &mut state, obs, start);
-                state
-            })
-            .collect(),
+        None => {
+            let rows = rows_at(m, &first, obs);
+            start_weights(m, obs, control.starts)
+                .iter()
+                .map(|start| {
+                    let mut state = State::new(first.clone());
+                    m_step(m, &mut state, obs, start, &rows);
+                    state
+                })
+                .collect()
+        }
     };
     let mut go_on = |state: &mut State<M::Params>, most: usize| {
         if !state.converged {
             state.objective = f64::NEG_INFINITY;
-            climb(m, state, obs, &mut weight, most.min(control.iterations), control.tolerance, |_| ());
+            climb(m, state, obs, &mut expected, most.min(control.iterations), control.tolerance, |_| ());
             order_components(m, state);
         }
     };
@@ -412,14 +424,25 @@ fn order_components<M: Mixture>(m: &M, state: &mut State<M::Params>) {
     }
 }
 
+fn rows_at<M: Mixture>(m: &M, params: &M::Params, obs: &[Obs]) -> Vec<M::Row> {
+    let table = m.table(params);
+    obs.iter().map(|o| m.ln_density(params, &table, o).1).collect()
+}
+
 /// Log-likelihood of the background component alone, fitted to everything.
 fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, obs: &[Obs]) -> f64 {
     let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
+    let mut rows = rows_at(m, &params, obs);
     let mut last = f64::NEG_INFINITY;
     for _ in 0..50 {
-        m.m_step(&mut params, obs, &weight);
+        m.m_step(&mut params, obs, &weight, &rows);
         let table = m.table(&params);
-        let log_lik: f64 = obs.iter().map(|o| o.n * (m.ln_density(&params, &table, o)[0] + o.ln_const)).sum();
+        let mut log_lik = 0.0;
+        for (o, row) in obs.iter().zip(&mut rows) {
+            let (density, of_row) = m.ln_density(&params, &table, o);
+            *row = of_row;
+            log_lik += o.n * (density[0] + o.ln_const);
+        }
         if log_lik - last < 1e-6 {
             break;
         }
@@ -439,7 +462,8 @@ impl<P> Fit<P> {
             .iter()
             .map(|o| {
                 let judged = m.judged_as(&self.params, o);
-                let (total, share) = shares(m, &self.params, &table, &ln_share, &judged);
+                let (density, _) = m.ln_density(&self.params, &table, &judged);
+                let (total, share) = shares(m.components(), density, &ln_share);
                 if total.is_finite() {
                     share[last]
                 } else {
@@ -696,14 +720,16 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
 /// The objective at every iteration from every start: what the law "the log-likelihood never falls" is checked on.
 #[cfg(test)]
 pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
-    let mut weight = vec![[0.0; MOST]; obs.len()];
+    let mut expected = Expected::new(obs.len());
+    let first = m.start(obs);
+    let rows = rows_at(m, &first, obs);
     start_weights(m, obs, control.starts)
         .iter()
         .map(|start| {
-            let mut state = State::new(m.start(obs));
-            m_step(m, &mut state, obs, start);
+            let mut state = State::new(first.clone());
+            m_step(m, &mut state, obs, start, &rows);
             let mut trace = Vec::new();
-            climb(m, &mut state, obs, &mut weight, control.iterations, control.tolerance, |v| trace.push(v));
+            climb(m, &mut state, obs, &mut expected, control.iterations, control.tolerance, |v| trace.push(v));
             trace
         })
         .collect()

@@ -89,6 +89,38 @@ impl LnRising {
     }
 }
 
+/// The slope and the second derivative of ln Gamma(size + y) / Gamma(size) in size, for whole y that never fall.
+pub struct RisingSlopes {
+    size: f64,
+    y: f64,
+    slope: f64,
+    second: f64,
+}
+
+impl RisingSlopes {
+    /// Counts that are added one by one.
+    const NEAR: f64 = 32.0;
+
+    pub fn new(size: f64) -> Self {
+        Self { size, y: 0.0, slope: 0.0, second: 0.0 }
+    }
+
+    pub fn to(&mut self, y: f64) -> (f64, f64) {
+        if y > self.y + Self::NEAR {
+            self.slope = digamma(self.size + y) - digamma(self.size);
+            self.second = trigamma(self.size + y) - trigamma(self.size);
+            self.y = y;
+        }
+        while self.y < y {
+            let over = 1.0 / (self.size + self.y);
+            self.slope += over;
+            self.second -= over * over;
+            self.y += 1.0;
+        }
+        (self.slope, self.second)
+    }
+}
+
 /// Second derivative of ln gamma: recurrence up to 10, then the asymptotic series (Abramowitz and Stegun 6.4.12).
 pub fn trigamma(mut x: f64) -> f64 {
     let mut sum = 0.0;
@@ -176,13 +208,15 @@ pub fn ln_normal_density(z: f64) -> f64 {
     -0.5 * z * z - 0.5 * (2.0 * std::f64::consts::PI).ln()
 }
 
-/// Mean and mean square of a standard normal within (a, b).
-pub fn truncated_normal_moments(a: f64, b: f64) -> (f64, f64) {
+/// ln(cdf(b) - cdf(a)) of the standard normal for a < b, and its mean and mean square within (a, b).
+pub fn normal_interval(a: f64, b: f64) -> (f64, f64, f64) {
     if is_narrow(a, b) {
         let middle = 0.5 * (a + b);
         let [mass, first, second] = narrow_moments(a, b);
-        let (shift, spread) = (first / mass, second / mass);
-        return (middle + shift, middle * middle + 2.0 * middle * shift + spread);
+        let over = 1.0 / mass;
+        let (shift, spread) = (first * over, second * over);
+        let ln_mass = ln_normal_density(middle) + mass.ln();
+        return (ln_mass, middle + shift, middle * middle + 2.0 * middle * shift + spread);
     }
     let ln_mass = ln_normal_mass(a, b);
     let density = |z: f64| if z.is_finite() { (ln_normal_density(z) - ln_mass).exp() } else { 0.0 };
@@ -190,7 +224,7 @@ pub fn truncated_normal_moments(a: f64, b: f64) -> (f64, f64) {
     let edge = if a.is_finite() { a * at_a } else { 0.0 } - b * at_b;
     // Rounding must not leave the interval, nor make the variance negative.
     let mean = (at_a - at_b).clamp(a, b);
-    (mean, (1.0 + edge).max(mean * mean))
+    (ln_mass, mean, (1.0 + edge).max(mean * mean))
 }
 
 #[cfg(test)]
@@ -222,6 +256,19 @@ mod tests {
     }
 
     #[test]
+    fn sums_of_reciprocals_are_digamma_and_trigamma() {
+        for size in [0.01, 1.7, 300.0] {
+            let mut slopes = RisingSlopes::new(size);
+            for y in [0.0, 1.0, 1.0, 5.0, 30.0, 500.0, 510.0] {
+                let (slope, second) = slopes.to(y);
+                assert!((slope - (digamma(size + y) - digamma(size))).abs() < 1e-9, "{size} {y}: {slope}");
+                let want = trigamma(size + y) - trigamma(size);
+                assert!((second - want).abs() < 1e-9 * (1.0 + want.abs()), "{size} {y}: {second}");
+            }
+        }
+    }
+
+    #[test]
     fn cdf_is_continuous_where_the_series_takes_over() {
         assert!((ln_normal_cdf(-25.0 + 1e-12) - ln_normal_cdf(-25.0)).abs() < 1e-9);
     }
@@ -247,7 +294,8 @@ mod tests {
                 m1 += f * z;
                 m2 += f * z * z;
             }
-            let (mean, square) = truncated_normal_moments(a, b);
+            let (ln_mass, mean, square) = normal_interval(a, b);
+            assert!((ln_mass - (m0 * h / 3.0).ln()).abs() < 1e-7, "({a}, {b}): {ln_mass}");
             assert!((mean - m1 / m0).abs() < 1e-7 && (square - m2 / m0).abs() < 1e-6, "({a}, {b}): {mean} {square}");
         }
     }

@@ -27,7 +27,7 @@ use crate::mixture;
 use crate::run::Progress;
 use crate::special::{ln_factorial, ln_gamma};
 use crate::Result;
-use rayon::prelude::*;
+use std::sync::OnceLock;
 
 /// Cells that are summed together; fixes the order of sums. More where there are more than [`BLOCKS`] of these.
 const BLOCK: usize = 512;
@@ -331,19 +331,21 @@ struct Block<'s, T> {
     of_counts: &'s mut [T],
 }
 
-/// What a zero hides, for captures on a geometric grid: per guide, and over all guides. Between rows it is interpolated.
+/// What a zero hides, for captures on a geometric grid: per guide, and over all guides. Between rows it is interpolated. Rows are
+/// made when a cell first asks for them: most captures are near 1.
 struct ZeroTable {
     ln_low: f64,
     step: f64,
-    rows: Vec<ZeroRow>,
+    signal_size: f64,
+    /// Of the signal of a guide that is carried in a cell of typical signal.
+    size: f64,
+    rows: [OnceLock<ZeroRow>; ROWS],
 }
 
 struct ZeroRow {
     capture: f64,
-    /// ln P(not carried | zero).
-    not_carried: Vec<f64>,
-    /// ln P(zero of the signal part).
-    zero: Vec<f64>,
+    /// Per guide: ln P(not carried | zero), ln P(zero of the signal part).
+    guide: Vec<[f64; 2]>,
     not_carried_sum: f64,
     zero_sum: f64,
     /// Expected efficiency of hidden carriers, weighted as in [`CellSums`].
@@ -359,10 +361,30 @@ struct Between<'a> {
 }
 
 impl ZeroTable {
-    fn at(&self, capture: f64) -> Between<'_> {
-        let at = ((capture.ln() - self.ln_low) / self.step).clamp(0.0, (self.rows.len() - 1) as f64);
-        let row = (at as usize).min(self.rows.len() - 2);
-        Between { row, weight: at - row as f64, low: &self.rows[row], high: &self.rows[row + 1] }
+    fn at(&self, fit: &Fit, capture: f64) -> Between<'_> {
+        let at = ((capture.ln() - self.ln_low) / self.step).clamp(0.0, (ROWS - 1) as f64);
+        let row = (at as usize).min(ROWS - 2);
+        Between { row, weight: at - row as f64, low: self.row(fit, row), high: self.row(fit, row + 1) }
+    }
+
+    fn row(&self, fit: &Fit, i: usize) -> &ZeroRow {
+        self.rows[i].get_or_init(|| {
+            let (size, signal_size) = (self.size, self.signal_size);
+            let capture = (self.ln_low + self.step * i as f64).exp();
+            let mut guide = Vec::with_capacity(fit.prior.len());
+            let (mut zero_sum, mut not_carried_sum, mut efficiency_sum) = (0.0, 0.0, 0.0);
+            for (&pi, &f) in fit.prior.iter().zip(&fit.efficiency) {
+                let no_signal = (-size * (capture * f / size).ln_1p()).exp();
+                let seen = 1.0 - pi * (1.0 - no_signal);
+                // P(not carried | zero) = (1 - pi) / seen.
+                let (ln_seen, ln_not) = (seen.ln(), ((1.0 - pi) / seen).ln());
+                zero_sum += ln_seen;
+                not_carried_sum += ln_not;
+                efficiency_sum += pi * no_signal / seen * f * signal_size / (signal_size + capture * f);
+                guide.push([ln_not, ln_seen]);
+            }
+            ZeroRow { capture, guide, not_carried_sum, zero_sum, efficiency_sum }
+        })
     }
 }
 
@@ -435,16 +457,16 @@ fn bin(values: &[f64]) -> Vec<(f64, f64)> {
     sorted.chunks(each).map(|chunk| (chunk.iter().sum::<f64>() / chunk.len() as f64, chunk.len() as f64)).collect()
 }
 
-/// ln P(y | background), ln P(y | background + signal), and the background UMIs expected in the latter.
+/// Of a count: ln P(y | background) - ln P(0 | background), ln P(y | background + signal) - ln P(0 | background), and the
+/// background UMIs expected in the latter.
 fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f64, f64) {
-    let ln_zero = -size * (mean / size).ln_1p();
     let back = mean / (size + mean);
-    let ln0 = ln_zero + ln_rise(y, back, size, 1.0);
+    let ln0 = ln_rise(y, back, size, 1.0);
     if y > LONGEST_SUM {
         // One negative binomial with the mean and variance of the sum stands for it.
         let both = mean + signal;
         let both_size = both * both / (mean * mean / size + signal * signal / signal_size);
-        return (ln0, ln_nb(y, both, both_size, 1.0), y * mean / both);
+        return (ln0, ln_nb(y, both, both_size, 1.0) - ln_nb(0.0, mean, size, 1.0), y * mean / both);
     }
     // Sum over the background's part j of the count, by ratios of neighbouring masses, relative to j = 0.
     let fore = (signal_size + signal) / signal;
@@ -469,12 +491,17 @@ fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f6
             }
         }
     }
-    (ln0, ln_zero + ln_scale + ln_nb(y, signal, signal_size, sum), first / sum)
+    (ln0, ln_scale + ln_nb(y, signal, signal_size, sum), first / sum)
 }
 
 /// ln of `times` the mass of a negative binomial with this mean and size.
 fn ln_nb(y: f64, mean: f64, size: f64, times: f64) -> f64 {
-    -size * (mean / size).ln_1p() + ln_rise(y, mean / (size + mean), size, times)
+    ln_zero(mean, size) + ln_rise(y, mean / (size + mean), size, times)
+}
+
+/// ln of the mass at 0.
+fn ln_zero(mean: f64, size: f64) -> f64 {
+    -size * (mean / size).ln_1p()
 }
 
 /// ln of `times` rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
@@ -510,13 +537,18 @@ struct Look {
     scale: f64,
 }
 
+/// What a guide learns: carriers, background, signal and the captures that could bring it.
+#[derive(Clone, Copy, Default)]
+struct OfGuide {
+    carriers: f64,
+    background: f64,
+    signal: f64,
+    captured: f64,
+}
+
 /// What the guides learn from a block of cells.
 struct GuideSums {
-    /// Per guide: carriers, background, signal and the captures that could bring it.
-    carriers: Vec<f64>,
-    background: Vec<f64>,
-    signal: Vec<f64>,
-    captured: Vec<f64>,
+    guide: Vec<OfGuide>,
     /// Cells in each row of the zero table.
     in_row: [f64; ROWS],
     /// Cells by ln exposure, and the sum of their exposures.
@@ -533,10 +565,7 @@ const N_EXPOSURES: usize = 32 * EXPOSURE_BINS;
 impl GuideSums {
     fn new(n_guides: usize, n_batches: usize) -> Self {
         Self {
-            carriers: vec![0.0; n_guides],
-            background: vec![0.0; n_guides],
-            signal: vec![0.0; n_guides],
-            captured: vec![0.0; n_guides],
+            guide: vec![OfGuide::default(); n_guides],
             in_row: [0.0; ROWS],
             exposures: vec![[0.0; 2]; N_EXPOSURES],
             batch: vec![[0.0; 4]; n_batches],
@@ -547,10 +576,12 @@ impl GuideSums {
 
     fn add(&mut self, other: &Self) {
         let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(a, b)| *a += b);
-        add(&mut self.carriers, &other.carriers);
-        add(&mut self.background, &other.background);
-        add(&mut self.signal, &other.signal);
-        add(&mut self.captured, &other.captured);
+        for (to, from) in self.guide.iter_mut().zip(&other.guide) {
+            to.carriers += from.carriers;
+            to.background += from.background;
+            to.signal += from.signal;
+            to.captured += from.captured;
+        }
         add(&mut self.in_row, &other.in_row);
         add(self.exposures.as_flattened_mut(), other.exposures.as_flattened());
         add(self.batch.as_flattened_mut(), other.batch.as_flattened());
@@ -566,12 +597,21 @@ impl GuideSums {
     }
 }
 
+/// The parameters of a guide side by side, as they are asked for together.
+struct GuideParams {
+    share: f64,
+    efficiency: f64,
+    library: f64,
+    /// ln (1 - prior) / prior, and ln (1 - prior).
+    ln_odds_not: f64,
+    ln_not: f64,
+}
+
 /// What one look at the cells needs of the parameters.
 struct Tables {
     zeros: ZeroTable,
     shares: ShareTable,
-    ln_prior: Vec<f64>,
-    ln_not: Vec<f64>,
+    guides: Vec<GuideParams>,
     ln_prior_weight: f64,
 }
 
@@ -636,7 +676,7 @@ impl Run {
                 let own = &mut block.own[from..from + counts.cell(*cell).len()];
                 from += own.len();
                 let look = match start {
-                    None => fit.look(&tables, counts, *cell, sums, own, &mut pairs),
+                    None => fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs),
                     Some(start) => {
                         pairs.clear();
                         let at = sample.starts[block.first] + from - own.len();
@@ -781,13 +821,13 @@ impl Run {
                 let range = from..from + counts.cell(*cell).len();
                 from = range.end;
                 let own = &mut block.own[range.clone()];
-                let mut look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
+                let mut look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
                 for _ in 0..LOOKS {
                     before.clone_from(&pairs);
                     let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
                     let sums_settled = learnt.is_near(sums);
                     *sums = learnt;
-                    look = fit.look(&tables, counts, *cell, sums, own, &mut pairs);
+                    look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
                     let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
                     if sums_settled && pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
                         break;
@@ -796,7 +836,7 @@ impl Run {
                 for (to, pair) in block.of_counts[range].iter_mut().zip(&pairs) {
                     *to = pair.posterior;
                 }
-                log_lik += look.log_lik;
+                log_lik += fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs).log_lik;
                 scales.push(look.scale);
             }
             (log_lik, scales)
@@ -843,44 +883,33 @@ impl Fit {
         let high = self.capture.iter().copied().fold(0.0, f64::max) * reach;
         let step = (high / low).ln() / (ROWS - 1) as f64;
         let signal_size = self.shared[SIGNAL_SIZE];
-        // Of a guide that is carried in a cell of typical signal.
         let size = 1.0 / (1.0 / signal_size + 1.0 / (self.shared[CAPTURE_SHAPE] + self.known_signal));
-        let rows = (0..ROWS)
-            .into_par_iter()
-            .map(|i| {
-                let capture = low * (step * i as f64).exp();
-                let n_guides = self.prior.len();
-                let (mut zero, mut not_carried) = (Vec::with_capacity(n_guides), Vec::with_capacity(n_guides));
-                let (mut zero_sum, mut not_carried_sum, mut efficiency_sum) = (0.0, 0.0, 0.0);
-                for (&pi, &f) in self.prior.iter().zip(&self.efficiency) {
-                    let no_signal = (-size * (capture * f / size).ln_1p()).exp();
-                    let seen = 1.0 - pi * (1.0 - no_signal);
-                    // P(not carried | zero) = (1 - pi) / seen.
-                    let (ln_seen, ln_not) = (seen.ln(), ((1.0 - pi) / seen).ln());
-                    zero_sum += ln_seen;
-                    not_carried_sum += ln_not;
-                    efficiency_sum += pi * no_signal / seen * f * signal_size / (signal_size + capture * f);
-                    zero.push(ln_seen);
-                    not_carried.push(ln_not);
-                }
-                ZeroRow { capture, not_carried, zero, not_carried_sum, zero_sum, efficiency_sum }
-            })
-            .collect();
-        ZeroTable { ln_low: low.ln(), step, rows }
+        ZeroTable { ln_low: low.ln(), step, signal_size, size, rows: std::array::from_fn(|_| OnceLock::new()) }
     }
 
     fn tables(&self) -> Tables {
         Tables {
             zeros: self.zero_table(),
             shares: ShareTable::new(&self.share),
-            ln_prior: self.prior.iter().map(|pi| pi.ln()).collect(),
-            ln_not: self.prior.iter().map(|&pi| (-pi).ln_1p()).collect(),
+            guides: (0..self.prior.len())
+                .map(|g| {
+                    let ln_not = (-self.prior[g]).ln_1p();
+                    GuideParams {
+                        share: self.share[g],
+                        efficiency: self.efficiency[g],
+                        library: self.library[g],
+                        ln_odds_not: ln_not - self.prior[g].ln(),
+                        ln_not,
+                    }
+                })
+                .collect(),
             ln_prior_weight: self.ln_prior_weight(),
         }
     }
 
-    /// One look at a cell, given what its guides said of it in the last.
-    fn look(
+    /// One look at a cell, given what its guides said of it in the last. Without `LIK` the log-likelihood is left out, which is
+    /// half of the work.
+    fn look<const LIK: bool>(
         &self,
         tables: &Tables,
         counts: &GuideCounts,
@@ -897,36 +926,54 @@ impl Fit {
         let (all_exposure, precision) = self.exposure_of(expected.0, sums, 0.0, 0.0);
         let zero_size = 1.0 / (1.0 / size + 1.0 / precision);
         let (all_capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
-        let row = tables.zeros.at(all_capture);
+        let row = tables.zeros.at(self, all_capture);
         // Of all guides as if all were zero; the stored ones are put right below.
         let reach = (all_exposure + hopping * depth) / zero_size;
-        let mut log_lik = row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach);
+        let mut log_lik = 0.0;
+        if LIK {
+            log_lik = row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach);
+        }
         let mut ln_empty = row.of(|row| row.not_carried_sum);
+        let mut none_carried = 1.0;
         for (at, own) in counts.cell(cell).zip(own) {
             let g = counts.guides()[at] as usize;
             let y = counts.counts()[at];
-            let (q, f) = (self.share[g], self.efficiency[g]);
+            let guide = &tables.guides[g];
             // Without what this guide itself said of the cell.
             let (exposure, e_precision) = self.exposure_of(expected.0, sums, own.background, own.share);
             let (capture, d_precision) = self.capture_of(expected.1, sums, own.signal, own.efficiency);
-            let mean = (exposure * q + hopping * (depth - y) * self.library[g]).max(1e-12);
+            let mean = (exposure * guide.share + hopping * (depth - y) * guide.library).max(1e-12);
             let back_size = size * e_precision / (size + e_precision);
             let fore_size = signal_size * d_precision / (signal_size + d_precision);
-            let (ln0, ln1, both) = pair(y, mean, back_size, (capture * f).max(1e-9), fore_size);
-            let (a, b) = (tables.ln_not[g] + ln0, tables.ln_prior[g] + ln1);
-            let less = (-(a - b).abs()).exp();
-            let total = a.max(b) + less.ln_1p();
-            log_lik += total + zero_size * (reach * q).ln_1p() - row.of(|row| row.zero[g]);
-            ln_empty += a - total - row.of(|row| row.not_carried[g]);
-            pairs.push(Pair { posterior: if a < b { 1.0 } else { less } / (1.0 + less), both });
+            let (ln0, ln1, both) = if self.soup_only {
+                (ln_rise(y, mean / (back_size + mean), back_size, 1.0), f64::NEG_INFINITY, 0.0)
+            } else {
+                pair(y, mean, back_size, (capture * guide.efficiency).max(1e-9), fore_size)
+            };
+            let ln_odds_not = guide.ln_odds_not + ln0 - ln1;
+            let less = (-ln_odds_not.abs()).exp();
+            let (p, not) = if ln_odds_not < 0.0 { (1.0, less) } else { (less, 1.0) };
+            let over = 1.0 / (1.0 + less);
+            if LIK {
+                let total = guide.ln_not + ln0 + ln_zero(mean, back_size) + less.ln_1p() - ln_odds_not.min(0.0);
+                log_lik += total + zero_size * (reach * guide.share).ln_1p() - row.of(|row| row.guide[g][1]);
+            }
+            none_carried *= not * over;
+            ln_empty -= row.of(|row| row.guide[g][0]);
+            pairs.push(Pair { posterior: p * over, both });
         }
         // The cell without any guide has weight w instead of 1.
-        let empty = ln_empty.min(0.0).exp();
+        let empty = none_carried * ln_empty.exp();
+        let empty = if empty < 1.0 { empty } else { 1.0 };
         let scale = self.empty * empty + (1.0 - empty);
         for pair in pairs {
             pair.posterior = (pair.posterior / scale).min(1.0);
         }
-        Look { log_lik: log_lik + scale.ln() - tables.ln_prior_weight, empty: self.empty * empty / scale, scale }
+        Look {
+            log_lik: if LIK { log_lik + scale.ln() - tables.ln_prior_weight } else { 0.0 },
+            empty: self.empty * empty / scale,
+            scale,
+        }
     }
 
     /// What the guides of a cell now say of it, and each stored count.
@@ -948,21 +995,22 @@ impl Fit {
         let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
         let mut total = CellSums {
             share: tables.shares.reach(exposure / size),
-            efficiency: tables.zeros.at(capture).of(|row| row.efficiency_sum) / scale,
+            efficiency: tables.zeros.at(self, capture).of(|row| row.efficiency_sum) / scale,
             ..CellSums::default()
         };
         for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
             let g = counts.guides()[at] as usize;
             let y = counts.counts()[at];
-            let soup = exposure * self.share[g];
-            let mean = (soup + self.shared[HOPPING] * (depth - y) * self.library[g]).max(1e-12);
+            let guide = &tables.guides[g];
+            let soup = exposure * guide.share;
+            let mean = (soup + self.shared[HOPPING] * (depth - y) * guide.library).max(1e-12);
             let p = pair.posterior;
-            let signal_weight = signal_size / (signal_size + capture * self.efficiency[g]);
+            let signal_weight = signal_size / (signal_size + capture * guide.efficiency);
             *own = CellSums {
                 background: ((1.0 - p) * y + p * pair.both) * soup / mean * size / (size + mean),
-                share: self.share[g] * size / (size + soup),
+                share: guide.share * size / (size + soup),
                 signal: p * (y - pair.both) * signal_weight,
-                efficiency: p * self.efficiency[g] * signal_weight,
+                efficiency: p * guide.efficiency * signal_weight,
             };
             total.background += own.background;
             total.signal += own.signal;
@@ -990,7 +1038,7 @@ impl Fit {
         let factors = self.factors(counts.ln_covariate(cell));
         let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
         let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
-        let row = tables.zeros.at(capture);
+        let row = tables.zeros.at(self, capture);
         let in_cell = 1.0 / look.scale;
         guides.in_row[row.row] += (1.0 - row.weight) * in_cell;
         guides.in_row[row.row + 1] += row.weight * in_cell;
@@ -1003,12 +1051,14 @@ impl Fit {
         for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
             let g = counts.guides()[at] as usize;
             // A guide that is seen hides nothing.
-            let hidden = -row.of(|row| row.not_carried[g]).exp_m1() * in_cell;
+            let hidden = -row.of(|row| row.guide[g][0]).exp_m1() * in_cell;
             let p = pair.posterior;
-            guides.carriers[g] += p - hidden;
-            guides.background[g] += own.background;
-            guides.signal[g] += own.signal;
-            guides.captured[g] += (p - hidden) * capture * signal_size / (signal_size + capture * self.efficiency[g]);
+            let guide = &mut guides.guide[g];
+            guide.carriers += p - hidden;
+            guide.background += own.background;
+            guide.signal += own.signal;
+            guide.captured +=
+                (p - hidden) * capture * signal_size / (signal_size + capture * tables.guides[g].efficiency);
         }
         guides.log_lik += look.log_lik;
         guides.empty += look.empty;
@@ -1039,13 +1089,15 @@ impl Fit {
         let n_batches = self.exposure.len();
         let [size, signal_size, ..] = self.shared;
         // Carriers that left no count.
-        let (mut carriers, mut captured) = (sums.carriers.clone(), sums.captured.clone());
-        for (&n, row) in sums.in_row.iter().zip(&zeros.rows) {
+        let column = |f: fn(&OfGuide) -> f64| -> Vec<f64> { sums.guide.iter().map(f).collect() };
+        let (mut carriers, mut captured) = (column(|guide| guide.carriers), column(|guide| guide.captured));
+        for (i, &n) in sums.in_row.iter().enumerate() {
             if n == 0.0 {
                 continue;
             }
+            let row = zeros.row(self, i);
             for g in 0..n_guides {
-                let hidden = n * -row.not_carried[g].exp_m1();
+                let hidden = n * -row.guide[g][0].exp_m1();
                 carriers[g] += hidden;
                 captured[g] += hidden * row.capture * signal_size / (signal_size + row.capture * self.efficiency[g]);
             }
@@ -1070,15 +1122,16 @@ impl Fit {
         for g in 0..n_guides {
             let q = self.share[g];
             let reach: f64 = bins.iter().map(|&(e, n)| n * e * size / (size + e * q)).sum();
-            self.share[g] = (sums.background[g] + 0.5) / (reach + 0.5 * n_guides as f64);
+            self.share[g] = (sums.guide[g].background + 0.5) / (reach + 0.5 * n_guides as f64);
         }
         let total: f64 = self.share.iter().sum();
         self.share.iter_mut().for_each(|q| *q /= total);
 
-        let overall = (sums.signal.iter().sum::<f64>() / captured.iter().sum::<f64>().max(1e-9)).max(1e-3);
-        let strength = shrinkage(&sums.signal, &captured, overall);
+        let signal = column(|guide| guide.signal);
+        let overall = (signal.iter().sum::<f64>() / captured.iter().sum::<f64>().max(1e-9)).max(1e-3);
+        let strength = shrinkage(&signal, &captured, overall);
         for g in 0..n_guides {
-            self.efficiency[g] = ((strength + sums.signal[g]) / (strength / overall + captured[g])).max(1e-3);
+            self.efficiency[g] = ((strength + signal[g]) / (strength / overall + captured[g])).max(1e-3);
         }
 
         // Batches lean on five cells of average exposure and five UMIs of average capture.
@@ -1121,12 +1174,11 @@ impl Fit {
                 own.clear();
                 own.extend_from_slice(&sums.own[sample.starts[i]..sample.starts[i + 1]]);
                 let (cell, mut of_cell) = (sample.cells[i], sums.cell[i]);
-                let mut look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
                 for _ in 0..ahead {
-                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, look.scale);
-                    look = self.look(tables, sample.counts, cell, &of_cell, &own, &mut pairs);
+                    let scale = self.look::<false>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).scale;
+                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, scale);
                 }
-                log_lik += look.log_lik;
+                log_lik += self.look::<true>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).log_lik;
             }
             log_lik
         })?;
@@ -1307,6 +1359,7 @@ mod tests {
         let sum: f64 = terms.iter().sum();
         let first: f64 = terms.iter().enumerate().map(|(j, t)| j as f64 * t).sum();
         let (ln0, ln1, background) = pair(y, mean, size, signal, signal_size);
+        let (ln0, ln1) = (ln0 + ln_zero(mean, size), ln1 + ln_zero(mean, size));
         assert!((ln0 - mass(y, mean, size).ln()).abs() < 1e-12);
         assert!((ln1 - sum.ln()).abs() < 1e-12 && (background - first / sum).abs() < 1e-12);
     }

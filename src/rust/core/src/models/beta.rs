@@ -126,14 +126,14 @@ impl Beta {
         }
         let mut params = self.start(obs);
         let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [0.0, o.n, 0.0]).collect();
-        self.m_step(&mut params, obs, &weight);
+        self.m_step(&mut params, obs, &weight, &vec![(); obs.len()]);
         let table = self.table(&params);
         let missing = f64::NAN;
         let row = FitRow {
             status: Status::FewerComponents,
             note: "one population, whose largest guide holds most of the cell: all of it is called".into(),
             values: vec![missing, missing, params.0[1].0, params.0[1].1, 0.0, 1.0],
-            log_lik: obs.iter().map(|o| o.n * self.ln_density(&params, &table, o)[1]).sum(),
+            log_lik: obs.iter().map(|o| o.n * self.ln_density(&params, &table, o).0[1]).sum(),
             ..row
         };
         (row, Some(vec![1.0; obs.len()]))
@@ -188,6 +188,7 @@ impl Mixture for Beta {
     type Params = Params;
     /// ln 1 / B(alpha, beta).
     type Table = [f64; MOST];
+    type Row = ();
 
     fn components(&self) -> usize {
         self.components
@@ -205,12 +206,12 @@ impl Mixture for Beta {
         p.0.map(|(a, b)| ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b))
     }
 
-    fn ln_density(&self, p: &Params, ln_scale: &[f64; MOST], o: &Obs) -> [f64; MOST] {
+    fn ln_density(&self, p: &Params, ln_scale: &[f64; MOST], o: &Obs) -> ([f64; MOST], ()) {
         let (ln_x, ln_1mx) = (o.y.ln(), (-o.y).ln_1p());
-        std::array::from_fn(|k| (p.0[k].0 - 1.0) * ln_x + (p.0[k].1 - 1.0) * ln_1mx + ln_scale[k])
+        (std::array::from_fn(|k| (p.0[k].0 - 1.0) * ln_x + (p.0[k].1 - 1.0) * ln_1mx + ln_scale[k]), ())
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
         for k in 0..self.components {
             let (mut n, mut sum_x, mut sum_1mx) = (0.0, 0.0, 0.0);
             for (o, w) in obs.iter().zip(weight) {

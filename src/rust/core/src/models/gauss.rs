@@ -62,6 +62,7 @@ impl Mixture for Gauss {
     type Params = Params;
     /// ln sd.
     type Table = f64;
+    type Row = ();
 
     fn components(&self) -> usize {
         2
@@ -79,13 +80,13 @@ impl Mixture for Gauss {
         p.sd.ln()
     }
 
-    fn ln_density(&self, p: &Params, ln_sd: &f64, o: &Obs) -> [f64; MOST] {
+    fn ln_density(&self, p: &Params, ln_sd: &f64, o: &Obs) -> ([f64; MOST], ()) {
         let x = x(o);
         let density = |k: usize| ln_normal_density((x - p.mean[k]) / p.sd) - ln_sd;
-        [density(0), density(1), 0.0]
+        ([density(0), density(1), 0.0], ())
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
         let (mut n, mut sum) = ([0.0; 2], [0.0; 2]);
         for (o, w) in obs.iter().zip(weight) {
             for k in 0..2 {

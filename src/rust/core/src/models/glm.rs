@@ -12,6 +12,8 @@ const BOUNDS: (f64, f64) = (-23.0, 23.0);
 /// Longest Newton step: the curvature of exp and of the logistic is local.
 const LONGEST_STEP: f64 = 1.0;
 const NEWTON_STEPS: usize = 50;
+/// After a step this short the next would be its square.
+const NEWTON_END: f64 = 1e-4;
 /// Rounds over (b, gamma) in one M-step; each raises the likelihood, EM does the rest.
 const ROUNDS: usize = 2;
 
@@ -93,7 +95,7 @@ impl Rates {
                         table.iter().fold((0.0, 0.0), |(s, c), row| (s + row[k][0], c + row[k][1]));
                     longest = longest.max(step(&mut self.b[k], slope, curvature));
                 }
-                if longest < 1e-7 {
+                if longest < NEWTON_END {
                     break;
                 }
             }
@@ -108,7 +110,7 @@ impl Rates {
                     let slope = row[0][0] + row[1][0] - *gamma;
                     longest = longest.max(step(gamma, slope, row[0][1] + row[1][1] + 1.0));
                 }
-                if longest < 1e-7 {
+                if longest < NEWTON_END {
                     break;
                 }
             }
@@ -157,6 +159,7 @@ impl Mixture for NaturalFamily {
     type Params = Rates;
     /// eta and A(eta) per batch and component.
     type Table = Slopes;
+    type Row = ();
 
     fn components(&self) -> usize {
         2
@@ -177,13 +180,13 @@ impl Mixture for NaturalFamily {
         })
     }
 
-    fn ln_density(&self, p: &Rates, table: &Slopes, o: &Obs) -> [f64; MOST] {
+    fn ln_density(&self, p: &Rates, table: &Slopes, o: &Obs) -> ([f64; MOST], ()) {
         let [background, signal] = table[p.row(o)].map(|[eta, cumulant]| o.y * eta - o.depth * cumulant);
-        [background, signal, 0.0]
+        ([background, signal, 0.0], ())
     }
 
     /// The sums of y and depth per batch and component are sufficient.
-    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
         let sums = p.sums(obs, weight);
         p.ascend(|p| {
             p.table(|k, batch| {

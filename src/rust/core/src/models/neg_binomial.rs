@@ -3,8 +3,8 @@
 //!
 //! Poisson's model with overdispersion, as in crispat; gamma_b as in `glm`.
 //!
-//! M-step: Newton on the means given theta (concave in the linear predictor), then for each component one safeguarded
-//! Newton step on ln theta, with the digamma terms summed over equal counts.
+//! M-step: for each component one safeguarded Newton step on ln theta, then Newton on the means given theta (concave in the
+//! linear predictor).
 //!
 //! One UMI more changes the log odds of the signal by ln((y + theta1) p1) - ln((y + theta0) p0) with p = mu / (theta + mu),
 //! which changes its sign once at most. Beyond that count the odds are held.
@@ -13,13 +13,16 @@ use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{digamma, ln_factorial, trigamma, LnRising};
+use crate::special::{ln_factorial, LnRising, RisingSlopes};
 use crate::Result;
 
 /// Bounds of the thetas. Below, hardly any cell has counts at all; above, the law is Poisson to six digits. The signal is
 /// held wider: a guide's count is most of its own depth, so that cells of one guide look alike in y / D, and those of two guides
 /// would seem to have too few.
 const THETA: [(f64, f64); 2] = [(1e-3, 1e6), (1e-3, 3.0)];
+
+/// A Newton step on ln theta that is this short needs no look at whether the likelihood rose.
+const SURE_STEP: f64 = 0.2;
 
 pub struct NegBinomial;
 
@@ -53,71 +56,69 @@ pub struct Params {
     theta: [f64; 2],
 }
 
+/// ln(1 + x), by the faster function where it is as exact.
+fn ln_next(x: f64) -> f64 {
+    if x > 0.01 {
+        (1.0 + x).ln()
+    } else {
+        x.ln_1p()
+    }
+}
+
 impl Family {
-    /// Expected log-likelihood of component k in its theta, its slope and second derivative in ln theta; the latter two only
-    /// where they are wanted.
-    fn in_theta(
-        &self,
-        p: &Params,
-        k: usize,
-        theta: f64,
-        obs: &[Obs],
-        weight: &[[f64; MOST]],
-        slopes: bool,
-    ) -> (f64, f64, f64) {
-        let (mut value, mut slope, mut second) = (0.0, 0.0, 0.0);
+    /// Expected log-likelihood of component k in its theta.
+    fn value_in_theta(&self, p: &Params, k: usize, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> f64 {
         let rates = p.rates.exp_eta();
         let rising = LnRising::new(theta);
         let ln_theta = theta.ln();
-        let (digamma_0, trigamma_0) = (digamma(theta), trigamma(theta));
-        let mut i = 0;
-        while i < obs.len() {
-            // Equal counts stand together: one digamma for all of them.
-            let y = obs[i].y;
-            let (mut n, mut logs) = (0.0, 0.0);
-            while i < obs.len() && obs[i].y == y {
-                let w = weight[i][k];
-                if w > 0.0 {
-                    let mu = obs[i].depth * rates[p.rates.row(&obs[i])][k];
-                    let ln_ratio = (mu / theta).ln_1p();
-                    n += w;
-                    logs += w * ln_ratio;
-                    if slopes {
-                        let total = theta + mu;
-                        slope += w * (1.0 - (y + theta) / total);
-                        second += w * (mu / (theta * total) - (mu - y) / (total * total));
-                    }
-                }
-                i += 1;
-            }
-            value -= (theta + y) * logs;
-            slope -= logs;
-            if y > 0.0 && n > 0.0 {
-                value += n * (rising.at(y) - y * ln_theta);
-                if slopes {
-                    slope += n * (digamma(y + theta) - digamma_0);
-                    second += n * (trigamma(y + theta) - trigamma_0);
-                }
-            }
-        }
-        (value, theta * slope, theta * slope + theta * theta * second)
+        let of = |o: &Obs| {
+            let mu = o.depth * rates[p.rates.row(o)][k];
+            rising.at(o.y) - o.y * ln_theta - (theta + o.y) * ln_next(mu / theta)
+        };
+        obs.iter().zip(weight).filter(|(_, w)| w[k] > 0.0).map(|(o, w)| w[k] * of(o)).sum()
     }
 
-    fn step_theta(&self, p: &mut Params, k: usize, obs: &[Obs], weight: &[[f64; MOST]]) {
-        let here = p.theta[k];
-        let (value, slope, second) = self.in_theta(p, k, here, obs, weight, true);
-        let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
-        for _ in 0..6 {
-            let theta = (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
-            if theta == here || step.abs() < 1e-9 {
-                return;
+    /// Its slope and second derivative in ln theta. The rows hold ln(1 + mu / theta).
+    fn slopes_in_theta(
+        &self,
+        p: &Params,
+        k: usize,
+        obs: &[Obs],
+        weight: &[[f64; MOST]],
+        rows: &[[f64; 2]],
+    ) -> (f64, f64) {
+        let (mut slope, mut second) = (0.0, 0.0);
+        let rates = p.rates.exp_eta();
+        let theta = p.theta[k];
+        let over_theta = 1.0 / theta;
+        let mut rising = RisingSlopes::new(theta);
+        for ((o, w), row) in obs.iter().zip(weight).zip(rows) {
+            let w = w[k];
+            if w > 0.0 {
+                let mu = o.depth * rates[p.rates.row(o)][k];
+                let over = 1.0 / (theta + mu);
+                let (of_y, second_of_y) = rising.to(o.y);
+                let off = (mu - o.y) * over;
+                slope += w * (off - row[k] + of_y);
+                second += w * ((mu * over_theta - off) * over + second_of_y);
             }
-            if self.in_theta(p, k, theta, obs, weight, false).0 >= value {
-                p.theta[k] = theta;
-                return;
-            }
-            step *= 0.25;
         }
+        (theta * slope, theta * slope + theta * theta * second)
+    }
+
+    fn step_theta(&self, p: &mut Params, k: usize, obs: &[Obs], weight: &[[f64; MOST]], rows: &[[f64; 2]]) {
+        let here = p.theta[k];
+        let (slope, second) = self.slopes_in_theta(p, k, obs, weight, rows);
+        let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
+        let to = |step: f64| (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
+        if step.abs() > SURE_STEP && to(step) != here {
+            let value = |theta| self.value_in_theta(p, k, theta, obs, weight);
+            let before = value(here);
+            while step.abs() > SURE_STEP && value(to(step)) < before {
+                step *= 0.25;
+            }
+        }
+        p.theta[k] = to(step);
     }
 }
 
@@ -125,6 +126,8 @@ impl Mixture for Family {
     type Params = Params;
     /// exp(eta), eta - ln theta, per batch and component; ln Gamma(theta + y) / Gamma(theta).
     type Table = (Vec<[f64; 2]>, Slopes, [LnRising; 2]);
+    /// ln(1 + mu / theta) of each component.
+    type Row = [f64; 2];
 
     fn components(&self) -> usize {
         2
@@ -144,14 +147,11 @@ impl Mixture for Family {
         (p.rates.exp_eta(), p.rates.table(|k, batch| [p.rates.eta(k, batch as u32) - ln_theta[k], 0.0]), rising)
     }
 
-    fn ln_density(&self, p: &Params, (rates, ln_odds, rising): &Self::Table, o: &Obs) -> [f64; MOST] {
+    fn ln_density(&self, p: &Params, (rates, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], [f64; 2]) {
         let row = p.rates.row(o);
-        let ln_mass = |k: usize| {
-            let theta = p.theta[k];
-            let zeros = (theta + o.y) * (o.depth * rates[row][k] / theta).ln_1p();
-            rising[k].at(o.y) + o.y * ln_odds[row][k][0] - zeros
-        };
-        [ln_mass(0), ln_mass(1), 0.0]
+        let ln_ratio = [0, 1].map(|k| ln_next(o.depth * rates[row][k] / p.theta[k]));
+        let ln_mass = |k: usize| rising[k].at(o.y) + o.y * ln_odds[row][k][0] - (p.theta[k] + o.y) * ln_ratio[k];
+        ([ln_mass(0), ln_mass(1), 0.0], ln_ratio)
     }
 
     fn judged_as(&self, p: &Params, o: &Obs) -> Obs {
@@ -171,7 +171,10 @@ impl Mixture for Family {
         Obs { y, ..*o }
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[[f64; 2]]) {
+        // First the thetas, while the rows hold.
+        self.step_theta(p, 0, obs, weight, rows);
+        self.step_theta(p, 1, obs, weight, rows);
         let theta = p.theta;
         p.rates.ascend(|rates| {
             let exp_eta = rates.exp_eta();
@@ -190,8 +193,6 @@ impl Mixture for Family {
             }
             slopes
         });
-        self.step_theta(p, 0, obs, weight);
-        self.step_theta(p, 1, obs, weight);
     }
 
     fn mean(&self, p: &Params, k: usize) -> f64 {

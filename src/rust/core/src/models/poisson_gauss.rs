@@ -17,7 +17,7 @@ use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Fit, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{digamma, ln_factorial, ln_middle, ln_normal_mass, trigamma, truncated_normal_moments, LnRising};
+use crate::special::{ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -61,6 +61,13 @@ impl Model for PoissonGauss {
     }
 }
 
+/// Mean and mean square of a standard normal within an interval.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Within {
+    mean: f64,
+    square: f64,
+}
+
 /// A log-normal rounded to whole counts.
 #[derive(Debug, Clone, Copy)]
 struct LogNormal {
@@ -75,9 +82,11 @@ impl LogNormal {
         (low, (ln_middle(y) - self.mu) / self.sigma)
     }
 
-    fn ln_mass(&self, y: f64) -> f64 {
+    /// ln P(y), and what is expected of ln UMIs, in standard units, where y is seen.
+    fn ln_mass(&self, y: f64) -> (f64, Within) {
         let (a, b) = self.bounds(y);
-        ln_normal_mass(a, b)
+        let (ln_mass, mean, square) = normal_interval(a, b);
+        (ln_mass, Within { mean, square })
     }
 
     fn mean(&self) -> f64 {
@@ -92,16 +101,12 @@ impl LogNormal {
     }
 
     /// Mean and mean square of ln UMIs that are expected where the counts are seen; None without any weight.
-    fn expected(&self, obs: &[Obs], weight: &[[f64; MOST]]) -> Option<(f64, f64)> {
+    fn expected(&self, weight: &[[f64; MOST]], rows: &[Within]) -> Option<(f64, f64)> {
         let (mut n, mut mean, mut square) = (0.0, 0.0, 0.0);
-        for (o, w) in obs.iter().zip(weight) {
-            if w[1] > 0.0 {
-                let (a, b) = self.bounds(o.y);
-                let (first, second) = truncated_normal_moments(a, b);
-                n += w[1];
-                mean += w[1] * first;
-                square += w[1] * second;
-            }
+        for (w, row) in weight.iter().zip(rows) {
+            n += w[1];
+            mean += w[1] * row.mean;
+            square += w[1] * row.square;
         }
         let (mu, sigma) = (self.mu, self.sigma);
         let (mean, square) = (mean / n, square / n);
@@ -150,6 +155,7 @@ impl Mixture for PoissonGauss {
     type Params = Params;
     /// ln lambda.
     type Table = f64;
+    type Row = Within;
 
     fn components(&self) -> usize {
         2
@@ -180,16 +186,17 @@ impl Mixture for PoissonGauss {
         p.lambda.ln()
     }
 
-    fn ln_density(&self, p: &Params, ln_lambda: &f64, o: &Obs) -> [f64; MOST] {
-        [o.y * ln_lambda - p.lambda - ln_factorial(o.y), p.signal.ln_mass(o.y), 0.0]
+    fn ln_density(&self, p: &Params, ln_lambda: &f64, o: &Obs) -> ([f64; MOST], Within) {
+        let (signal, within) = p.signal.ln_mass(o.y);
+        ([o.y * ln_lambda - p.lambda - ln_factorial(o.y), signal, 0.0], within)
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Within]) {
         let (n, sum) = background_sums(obs, weight);
         if n > 0.0 {
             p.lambda = (sum / n).max(LEAST_LAMBDA);
         }
-        if let Some((mean, square)) = p.signal.expected(obs, weight) {
+        if let Some((mean, square)) = p.signal.expected(weight, rows) {
             p.signal = LogNormal::maximise(mean, square, p.least.ln());
         }
     }
@@ -235,7 +242,7 @@ fn least_signal(guard: &Fit<Wide>) -> f64 {
     let table = Overdispersed.table(&guard.params);
     let is_signal = |&y: &u32| {
         let o = Obs { y: f64::from(y), depth: 1.0, batch: 0, n: 1.0, ln_const: 0.0 };
-        let [background, signal, _] = Overdispersed.ln_density(&guard.params, &table, &o);
+        let ([background, signal, _], _) = Overdispersed.ln_density(&guard.params, &table, &o);
         signal - background >= ln_odds
     };
     f64::from((1..MOST_LEAST).find(is_signal).unwrap_or(MOST_LEAST))
@@ -255,6 +262,7 @@ impl Mixture for Overdispersed {
     type Params = Wide;
     /// Of the background: ln of the mass at 0, ln of mean / (size + mean), and ln Gamma(size + y) / Gamma(size) by y.
     type Table = (f64, f64, LnRising);
+    type Row = Within;
 
     fn components(&self) -> usize {
         2
@@ -272,28 +280,29 @@ impl Mixture for Overdispersed {
         (-p.size * (p.mean / p.size).ln_1p(), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
     }
 
-    fn ln_density(&self, p: &Wide, (zero, ln_odds, rising): &Self::Table, o: &Obs) -> [f64; MOST] {
+    fn ln_density(&self, p: &Wide, (zero, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], Within) {
         let background = if o.y > 0.0 { zero + o.y * ln_odds + rising.at(o.y) - ln_factorial(o.y) } else { *zero };
-        [background, p.signal.ln_mass(o.y), 0.0]
+        let (signal, within) = p.signal.ln_mass(o.y);
+        ([background, signal, 0.0], within)
     }
 
     /// The mean is the weighted mean; one safeguarded Newton step on ln size.
-    fn m_step(&self, p: &mut Wide, obs: &[Obs], weight: &[[f64; MOST]]) {
+    fn m_step(&self, p: &mut Wide, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Within]) {
         let (n, sum) = background_sums(obs, weight);
         if n > 0.0 {
             p.mean = (sum / n).max(LEAST_LAMBDA);
         }
-        let (digamma_0, trigamma_0) = (digamma(p.size), trigamma(p.size));
         let total = p.size + p.mean;
-        let (mut slope, mut second) = (0.0, 0.0);
+        // Over all rows, what stands by n and by the sum of the UMIs.
+        let (over, ln_ratio) = (1.0 / total, (p.mean / p.size).ln_1p());
+        let mut slope = n * (1.0 - p.size * over - ln_ratio) - sum * over;
+        let mut second = n * (p.mean / p.size - p.mean * over) * over + sum * over * over;
+        let mut rising = RisingSlopes::new(p.size);
         for (o, w) in obs.iter().zip(weight) {
             if w[0] > 0.0 {
-                slope += w[0] * (1.0 - (o.y + p.size) / total - (p.mean / p.size).ln_1p());
-                second += w[0] * (p.mean / (p.size * total) - (p.mean - o.y) / (total * total));
-                if o.y > 0.0 {
-                    slope += w[0] * (digamma(o.y + p.size) - digamma_0);
-                    second += w[0] * (trigamma(o.y + p.size) - trigamma_0);
-                }
+                let (of_y, second_of_y) = rising.to(o.y);
+                slope += w[0] * of_y;
+                second += w[0] * second_of_y;
             }
         }
         let precision = 1.0 / (LN_SIZE.1 * LN_SIZE.1);
@@ -301,7 +310,7 @@ impl Mixture for Overdispersed {
         let slope = p.size * slope - precision * (p.size.ln() - LN_SIZE.0);
         let step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.0, 1.0);
         p.size = (p.size * step.exp()).clamp(SIZE.0, SIZE.1);
-        if let Some((mean, square)) = p.signal.expected(obs, weight) {
+        if let Some((mean, square)) = p.signal.expected(weight, rows) {
             p.signal = LogNormal::maximise(mean, square, f64::NEG_INFINITY);
         }
     }
