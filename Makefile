@@ -46,6 +46,9 @@ format-check:
 
 lint:
 	$(CARGO) clippy --workspace --all-targets $(MANIFEST) -- -D warnings
+	@if $(WITH_RUST) command -v cargo-deny >/dev/null; then \
+	  $(CARGO) deny --manifest-path src/rust/Cargo.toml check licenses bans sources; \
+	else echo "cargo-deny is not here: licences and duplicates of crates are not checked."; fi
 
 # The binding holds no logic and links only into R: the R tests are its tests.
 rust-test:

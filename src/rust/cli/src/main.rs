@@ -1,4 +1,6 @@
 //! The command line of kaichi. Names, defaults and help of the models come from the registry of the core.
+#![forbid(unsafe_code)]
+
 mod args;
 mod commands;
 mod csv;

@@ -4,8 +4,10 @@
 //! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
 
 pub(crate) mod frame;
+#[allow(unsafe_code)]
 mod gzip;
 pub(crate) mod matrix;
+#[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub(crate) mod values;
 pub mod write;
