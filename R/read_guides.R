@@ -5,7 +5,8 @@
 #'
 #' `X`, or the layer asked for, may be a sparse matrix (`csr_matrix`, `csc_matrix`) or a dense array, of any integer or
 #' floating-point type, uncompressed or compressed with gzip or lzf, or with any other filter that the HDF5 library in
-#' use can read. A file is told by its content, whatever its name.
+#' use can read. A file is told by its content, whatever its name. Files that lead to other files (external links, external storage,
+#' virtual datasets) are refused, as are sizes that nothing in the file stands for.
 #'
 #' @param path Path of the file: one string. `~` is expanded.
 #' @param layer Name of the layer that holds the raw UMI counts, or `NULL` for `X`.
@@ -17,7 +18,7 @@
 #' Every error names the file and has the class `kaichi_error` and one of
 #' \describe{
 #'   \item{`kaichi_error_argument`}{`path` or `layer` is not one string.}
-#'   \item{`kaichi_error_file`}{The file is missing, a folder, or of another kind.}
+#'   \item{`kaichi_error_file`}{The file is missing, a folder, of another kind, or has changed while it was read.}
 #'   \item{`kaichi_error_format`}{There is no such layer, the encoding or the compression is not supported, or the file is
 #'     damaged.}
 #'   \item{`kaichi_error_counts`}{A value is not a whole number from 0 to 2147483647, as in normalised data, or there are
