@@ -4,6 +4,9 @@
 # make document  man/ and NAMESPACE from the roxygen comments
 # make wrappers  R/extendr-wrappers.R from the Rust functions
 # make vendor    src/rust/vendor.tar.xz, for an installation without network
+# make licences  inst/AUTHORS and LICENSE.note from the crates
+# make dist      .dist/kaichi_<version>.tar.gz, with the crates, which installs without network
+# make dist-check  installs that without network
 # make clean     remove everything that was built
 #
 # Everything is built inside the checkout; cargo keeps its downloads where it always does.
@@ -18,7 +21,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
 WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
 CARGO = $(WITH_RUST) cargo
 
-.PHONY: demo test format-check lint rust-test wrappers-check r-test setup setup-test setup-check install check document wrappers vendor clean
+.PHONY: demo test format-check lint rust-test wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
 
 demo: setup
 	$(MAKE) install
@@ -46,6 +49,9 @@ format-check:
 
 lint:
 	$(CARGO) clippy --workspace --all-targets $(MANIFEST) -- -D warnings
+	@if $(WITH_RUST) command -v cargo-deny >/dev/null; then \
+	  $(CARGO) deny --manifest-path src/rust/Cargo.toml check licenses bans sources; \
+	else echo "cargo-deny is not here: licences and duplicates of crates are not checked."; fi
 
 # The binding holds no logic and links only into R: the R tests are its tests.
 rust-test:
@@ -74,6 +80,20 @@ vendor: src/rust/vendor.tar.xz
 src/rust/vendor.tar.xz: src/rust/Cargo.lock
 	$(WITH_RUST) Rscript --vanilla tools/vendor.R
 
+licences:
+	$(WITH_RUST) Rscript --vanilla tools/licences.R
+
+dist: vendor
+	$(WITH_RUST) Rscript --vanilla tools/licences.R --check
+	rm -rf .dist && mkdir .dist
+	cd .dist && R CMD build $(BUILD_FLAGS) ..
+
+# unshare needs root, or a kernel that lets users have name spaces.
+dist-check: dist
+	mkdir .dist/lib
+	env -u CARGO_TARGET_DIR unshare --net R CMD INSTALL --library=.dist/lib .dist/kaichi_*.tar.gz
+	R_LIBS=$(CURDIR)/.dist/lib Rscript --vanilla -e 'library(kaichi)' -e 'print(assign_guides(system.file("extdata", "guides.h5ad", package = "kaichi")))'
+
 clean:
 	./cleanup
-	rm -rf src/rust/target src/rust/vendor.tar.xz .lib .check
+	rm -rf src/rust/target src/rust/vendor.tar.xz .lib .check .dist

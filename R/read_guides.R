@@ -4,7 +4,8 @@
 #' themselves; `read_guides()` is for looking at the counts first, and for the choices that the verbs do not have.
 #'
 #' The format is told by the content, whatever the name. What is chosen for you, as which features are guides, is said in a
-#' message of the class `kaichi_message_choice`; where there are several candidates an error names them.
+#' message of the class `kaichi_message_choice`; where there are several candidates an error names them. Files that lead to other
+#' files (external links, external storage, virtual datasets) are refused, as are sizes that nothing in the file stands for.
 #'
 #' @param path Path of the file or folder: one string. `~` is expanded.
 #' @param layer Of an `.h5ad` or `.h5mu`: the name of the layer that holds the raw UMI counts, or `NULL` for `X`.
@@ -22,7 +23,7 @@
 #' @section Formats:
 #' \describe{
 #'   \item{.h5ad}{As written by anndata 0.7 and later. `X`, or the layer asked for, may be a sparse matrix (`csr_matrix`,
-#'     `csc_matrix`) or a dense array, of any integer or floating-point type, uncompressed or compressed with gzip or lzf, or
+#'     `csc_matrix`) or a dense array, of any integer or floating-point type, uncompressed or compressed with gzip, lzf or zstd, or
 #'     with any other filter that the HDF5 library in use can read. If `var` has a column `feature_types`, guides are taken from
 #'     among genes by it.}
 #'   \item{.h5mu}{As written by mudata: one modality, read like an `.h5ad`.}
@@ -40,7 +41,7 @@
 #' Every error names the file and has the class `kaichi_error` and one of
 #' \describe{
 #'   \item{`kaichi_error_argument`}{An argument is not one string, or means nothing for the format.}
-#'   \item{`kaichi_error_file`}{The file is missing, cut short, or of another kind.}
+#'   \item{`kaichi_error_file`}{The file is missing, cut short, of another kind, or has changed while it was read.}
 #'   \item{`kaichi_error_format`}{There is no such layer, modality or type, or several may be the guides; the encoding or the
 #'     compression is not supported; names and matrix do not belong together; or the file is damaged.}
 #'   \item{`kaichi_error_counts`}{A value is not a whole number from 0 to 2147483647, as in normalised data, or there are

@@ -4,27 +4,12 @@
 # tests, the command line). Of these only the manifest stays: the archive is half as large.
 setwd("src/rust")
 
-targets <- c(
-  "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "x86_64-apple-darwin", "aarch64-apple-darwin",
-  "x86_64-pc-windows-gnu"
-)
-
-cargo <- function(...) {
-  out <- system2("cargo", c(...), stdout = TRUE)
-  if (!is.null(attr(out, "status"))) stop("cargo ", ..1, " failed: its message is above.", call. = FALSE)
-  out
-}
+source("../../tools/crates.R")
 
 unlink("vendor", recursive = TRUE)
 invisible(cargo("vendor", "--locked", "--quiet", "vendor"))
 
-compiled <- unlist(lapply(targets, function(target) {
-  cargo("tree", "--locked", "--package", "kaichi", "--edges", "normal,build", "--target", target, "--prefix", "none", "--format", "{p}")
-}))
-compiled <- sub("^(\\S+) v(\\S+).*", "\\1 \\2", compiled)
-
-first_value <- function(lines, key) sub(".*\"(.*)\".*", "\\1", grep(paste0("^", key, " = \""), lines, value = TRUE)[1L])
-
+compiled <- compiled_crates()
 for (crate in list.dirs("vendor", recursive = FALSE)) {
   manifest <- readLines(file.path(crate, "Cargo.toml"))
   if (paste(first_value(manifest, "name"), first_value(manifest, "version")) %in% compiled) next

@@ -1,5 +1,5 @@
 # The table of bad inputs: each is refused with a class and a text, makes no file, and leaves the session able to work.
-# hostile.tar.gz is written by tools/fixtures/write_h5ad_hostile.py; bad-*.h5ad are in test-read_guides.R.
+# hostile.tgz is written by tools/fixtures/write_h5ad_hostile.py; bad-*.h5ad are in test-read_guides.R.
 
 small <- matrix(
   c(9, 0, 1, 0, 8, 0, 7, 0, 0, 0, 0, 6), 3L, dimnames = list(c("g1", "g2", "g3"), c("c1", "c2", "c3", "c4"))
@@ -158,7 +158,7 @@ test_that("valid HDF5 that is no honest .h5ad is refused, by every way in, witho
   folder <- tempfile("hostile")
   dir.create(folder)
   on.exit(unlink(folder, recursive = TRUE))
-  utils::untar(test_path("fixtures", "hostile.tar.gz"), exdir = folder, tar = "internal")
+  utils::untar(test_path("fixtures", "hostile.tgz"), exdir = folder, tar = "internal")
   files <- sort(list.files(folder), method = "radix")
   expect_gt(length(files), 60L)
   before <- most_memory()

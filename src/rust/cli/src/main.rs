@@ -1,4 +1,6 @@
 //! The command line of kaichi. Names, defaults and help of the models come from the registry of the core.
+#![forbid(unsafe_code)]
+
 mod call_sets;
 mod cellranger;
 mod cli;

@@ -1,5 +1,7 @@
 //! The core of kaichi: CRISPR guide assignment for Perturb-seq. Knows neither R nor the command line.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used))]
+// The places that need it are listed in CONTRIBUTING.md.
+#![deny(unsafe_code)]
 
 pub mod counts;
 pub mod decide;

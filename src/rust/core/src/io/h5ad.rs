@@ -3,13 +3,16 @@
 //! It goes by the encodings that the file states and refuses those it does not know. Format:
 //! <https://anndata.readthedocs.io/en/latest/fileformat-prose.html>.
 
+#[allow(unsafe_code)]
 mod chunks;
 pub(crate) mod frame;
 pub(crate) mod matrix;
+#[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub mod scores;
 pub(crate) mod values;
 pub mod write;
+#[allow(unsafe_code)]
 mod zstd;
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom};

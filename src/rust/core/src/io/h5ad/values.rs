@@ -160,6 +160,7 @@ enum Class {
     Other,
 }
 
+#[allow(unsafe_code)]
 fn class(dtype: &Datatype) -> Class {
     // SAFETY: HDF5's lock is held, and the type is open.
     match hdf5::sync::sync(|| unsafe { H5Tget_class(dtype.id()) }) {

@@ -220,6 +220,7 @@ pub fn note(parent: &Group, name: &str, note: &Note) -> Written<()> {
 }
 
 /// A copy of an object, as it is stored, with all below it.
+#[allow(unsafe_code)]
 pub fn copy(from: &Group, name: &str, to: &Group, new_name: &str) -> Written<()> {
     let (Ok(name), Ok(new_name)) = (CString::new(name), CString::new(new_name)) else {
         return Err(hdf5::Error::from("a name holds a NUL"));
