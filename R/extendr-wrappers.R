@@ -21,13 +21,22 @@ rs_find_model <- function(name) .Call(wrap__rs_find_model, name)
 #' @noRd
 rs_first_bad_count <- function(x) .Call(wrap__rs_first_bad_count, x)
 
+#' Whether each is a name under which people keep guides.
+#' @noRd
+rs_is_guide_name <- function(names) .Call(wrap__rs_is_guide_name, names)
+
+#' Whether each is a feature type of guides.
+#' @noRd
+rs_is_guide_type <- function(types) .Call(wrap__rs_is_guide_type, types)
+
 #' The registry, one element per column.
 #' @noRd
 rs_models <- function() .Call(wrap__rs_models)
 
-#' Reads an .h5ad: list(p, i, x, guides, cells, batch).
+#' Reads guide counts: list(p, i, x, guides, cells, batch, facts, choices); `facts` are columns of a guide table, `choices` what is
+#' to be said. `options` are named strings.
 #' @noRd
-rs_read_h5ad <- function(path, layer, batch, n_jobs) .Call(wrap__rs_read_h5ad, path, layer, batch, n_jobs)
+rs_read <- function(path, options, n_jobs) .Call(wrap__rs_read, path, options, n_jobs)
 
 #' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
 #' per cell. `control` is in the order of rs_control(),

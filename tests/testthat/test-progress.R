@@ -11,7 +11,7 @@ session <- function(code, terminal = FALSE, env = parent.frame()) {
   script <- tempfile(fileext = ".R")
   on.exit(unlink(script))
   libraries <- paste0(".libPaths(", paste(deparse(.libPaths()), collapse = ""), ")")
-  writeLines(c(libraries, "library(kaichi)", code), script)
+  writeLines(c(libraries, "library(kaichi)", code, "quit(\"no\")"), script)
   r <- file.path(R.home("bin"), "R")
   if (terminal) {
     if (!nzchar(Sys.which("script"))) skip("there is no script(1)")
