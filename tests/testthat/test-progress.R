@@ -29,10 +29,9 @@ test_that("a terminal has a bar, and nothing else has one", {
   file <- screen_file()
   code <- function(...) {
     c(
-      # testthat tells its children that terminals cannot move the cursor.
-      "options(cli.progress_show_after = 0, cli.dynamic = TRUE)",
+      "options(cli.progress_show_after = 0)",
       sprintf("x <- readRDS(\"%s\")", file),
-      sprintf("scores <- score_guides(x, \"neg_binomial\"%s)", paste0(", ", list(...), recycle0 = TRUE)),
+      sprintf("scores <- score_guides(x, \"neg_binomial\"%s)", paste0(sprintf(", %s", c(character(), ...)), collapse = "")),
       "cat(\"done\\n\")"
     )
   }
