@@ -1,7 +1,7 @@
 # Long work shows itself: a bar of the package cli, which the loop in Rust that waits for the work moves on.
 
-# What is shown, between the calls of Rust; `id` is the bar of cli.
-shown <- new.env(parent = emptyenv())
+# What is shown, between the calls of Rust; `id` is the bar of cli, which evaluates its format here.
+shown <- new.env(parent = baseenv())
 
 # `code` with a bar, if `verbose` and the session want one.
 with_progress <- function(verbose, doing, code) {

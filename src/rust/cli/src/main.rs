@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             "A defect in kaichi stopped the work ({text}). Please report it with the input that shows it."
         )))
     });
+    report::let_ctrl_c_end();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

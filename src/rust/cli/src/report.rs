@@ -15,6 +15,9 @@ static PROGRESS: OnceLock<Progress> = OnceLock::new();
 /// Whether there is a file without its name, which its writer removes if it is told to stop.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
+/// Whether the process is ending by Ctrl-C.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
 pub const INTERRUPTED: u8 = 130;
 
 fn progress() -> &'static Progress {
@@ -26,12 +29,21 @@ pub fn listen_to_ctrl_c() -> Result<()> {
     let mut asked = false;
     ctrlc::set_handler(move || {
         if asked || !WRITING.load(Ordering::SeqCst) {
+            LEAVING.store(true, Ordering::SeqCst);
             std::process::exit(i32::from(INTERRUPTED));
         }
         asked = true;
         progress().cancel();
     })
     .map_err(|error| Error::Internal(format!("Ctrl-C cannot be listened to: {error}.")))
+}
+
+/// On the main thread, before it ends: does not come back where Ctrl-C ends the process. HDF5 closes its files then, and what fails
+/// of that here is no error of the user's.
+pub fn let_ctrl_c_end() {
+    while LEAVING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
 }
 
 /// While it lives, Ctrl-C waits for the writer.

@@ -83,7 +83,15 @@ impl Fits {
 }
 
 fn stored(columns: Vec<(String, Column)>) -> Vec<Stored> {
-    columns.into_iter().map(|(name, column)| Stored::new(name, column)).collect()
+    columns.into_iter().map(|(name, column)| store(name, column)).collect()
+}
+
+/// With one NaN, whatever the processor made of 0 / 0: files must not tell who wrote them.
+fn store(name: String, mut column: Column) -> Stored {
+    if let Column::Real(values) = &mut column {
+        values.iter_mut().filter(|value| value.is_nan()).for_each(|value| *value = f64::NAN);
+    }
+    Stored::new(name, column)
 }
 
 /// The thresholds and `min_umi` among the notes of uns/kaichi.
@@ -165,7 +173,7 @@ impl Screen {
             .zip(values)
             .map(|((name, kind), values)| match kind {
                 Kind::Category(_) => Stored { name, kind, values },
-                _ => Stored::new(name, values),
+                _ => store(name, values),
             })
             .collect();
         let fits = stored(self.fits.with_worth(&decision.worth));

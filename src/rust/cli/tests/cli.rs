@@ -140,15 +140,15 @@ fn decide_reads_the_output_of_assign_and_can_replace_it() {
     let folder = folder("decide_in_place");
     let file = folder.join("calls.h5ad").display().to_string();
     for batch in [&[][..], &["--batch", "lane"]] {
-        stdout(&[&["assign", &path, "--model", "poisson", "--output", &file, "--overwrite"], batch].concat());
-        let rule = ["--min-confidence", "0.01"];
-        let expected = stdout(&[&["assign", &path, "--model", "poisson"], batch, &rule].concat());
+        stdout(&[&["assign", &path, "--model", "quantiles", "--output", &file, "--overwrite"], batch].concat());
+        let rule = ["--quantile", "1"];
+        let expected = stdout(&[&["assign", &path, "--model", "quantiles"], batch, &rule].concat());
         assert_eq!(stdout(&[&["decide", &file], &rule[..]].concat()), expected);
-        assert_eq!(stdout(&["decide", &file, "--in-place", "--min-confidence", "0.01"]), "");
+        assert_eq!(stdout(&["decide", &file, "--in-place", "--quantile", "1"]), "");
         assert_eq!(stdout(&[&["decide", &file], &rule[..]].concat()), expected);
         assert_eq!(entries(&folder), ["calls.h5ad"]);
         let pairs = folder.join("pairs.csv").display().to_string();
-        stdout(&[&["assign", &path, "--model", "poisson", "--output", &pairs], batch, &rule].concat());
+        stdout(&[&["assign", &path, "--model", "quantiles", "--output", &pairs], batch, &rule].concat());
         let table = stdout(&["compare", &file, &pairs]);
         assert!(table.contains("1.0000") && table.contains(" 0 some the same, 0 none."), "{table}");
         fs::remove_file(pairs).unwrap();
@@ -175,11 +175,11 @@ fn settings_come_from_options_json_and_files() {
     let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
     let folder = folder("settings");
     let json = folder.join("params.json");
-    fs::write(&json, "{\"umi_threshold\": 4}").unwrap();
+    fs::write(&json, "{\"umi_threshold\": 9}").unwrap();
     let at_json = format!("@{}", json.display());
-    let expected = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "4"]);
+    let expected = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "9"]);
     assert_ne!(expected, stdout(&["assign", &path, "--model", "umi"]));
-    assert_eq!(expected, stdout(&["assign", &path, "--model", "umi", "--params", "{\"umi_threshold\": 4}"]));
+    assert_eq!(expected, stdout(&["assign", &path, "--model", "umi", "--params", "{\"umi_threshold\": 9}"]));
     assert_eq!(expected, stdout(&["assign", &path, "--model", "umi", "--params", &at_json]));
     let (code, text) = refused(&["assign", &path, "--model", "umi", "--params", "{\"starts\": 4}"]);
     assert!(code == 2 && text.contains("mixture"), "{text}");

@@ -110,6 +110,10 @@ impl Family {
         let here = p.theta[k];
         let (slope, second) = self.slopes_in_theta(p, k, obs, weight, rows);
         let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
+        // Where no cell is in the component, there is nothing to step by.
+        if step.is_nan() {
+            return;
+        }
         let to = |step: f64| (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
         if step.abs() > SURE_STEP && to(step) != here {
             let value = |theta| self.value_in_theta(p, k, theta, obs, weight);
