@@ -159,7 +159,6 @@ report_warnings <- function(calls, summary) {
 # ---- Pictures ----
 
 report_pictures <- function(calls, summary, guides, show, batch) {
-  few <- nrow(calls$counts) <= 40L
   pictures <- list(
     list(plot_guides_per_cell(calls), "Bars: cells by the guides called in them. Points: what chance would give at this MOI. Many more cells with several guides than points say: doublets or ambient calls."),
     list(plot_cells_per_guide(calls, guides), "How evenly the library is covered. Guides at the bottom have too few cells for comparisons."),
@@ -168,18 +167,18 @@ report_pictures <- function(calls, summary, guides, show, batch) {
     list(plot_knee(calls), "Cells ranked by all their guide UMIs. Dark points: ranges in which few cells have a call."),
     list(plot_guide_pairs(calls), "Pairs of guides that meet in cells, against chance (dashed). High above the line: guides of one construct, or clones.")
   )
-  drawn <- vapply(pictures, function(one) figure(one[[1L]], one[[2L]], 6.5, 4.2), "")
+  drawn <- vapply(pictures, function(one) figure(one[[1L]], one[[2L]], 5.4, 3.7), "")
   if (is.null(show)) show <- unique(c(utils::head(summary$worst, 4L), pictured_guides(calls, NULL)))
   if (length(show) > 12L) abort("argument", "`show` names ", length(show), " guides. Give 12 or fewer.")
   fits <- plot_guide(calls, show, batch)
   what <- "Cells by their UMIs of some guides, those with warnings first. Blue bars are the called cells; where the curves of background and signal cross, a call is a coin's toss."
   shares <- if (is.null(calls$fits$guide_id)) {
-    figure(plot_guide(calls, NULL), "What the model fits: the share of the largest guide among the guide UMIs of each cell.", 6.5, 4.2)
+    figure(plot_guide(calls, NULL), "What the model fits: the share of the largest guide among the guide UMIs of each cell.", 5.4, 3.7)
   }
   rows <- ceiling(length(show) / ceiling(sqrt(length(show))))
   c(
     "<section><h2>Pictures</h2><div class=\"pictures\">", drawn, shares, "</div>",
-    figure(fits, what, 9, 2 + 1.7 * rows, "wide"), "</section>"
+    figure(fits, what, 7.6, 1.7 + 1.4 * rows, "wide"), "</section>"
   )
 }
 
@@ -187,7 +186,9 @@ report_pictures <- function(calls, summary, guides, show, batch) {
 figure <- function(plot, caption, width, height, class = "") {
   file <- tempfile(fileext = ".png")
   on.exit(unlink(file))
-  ggplot2::ggsave(file, plot, device = "png", width = width, height = height, dpi = 130, bg = "white")
+  # The page says the model once.
+  plot$labels$subtitle <- sub("^model [^;\n]*(; |\n)?", "", plot$labels$subtitle)
+  ggplot2::ggsave(file, plot, device = "png", width = width, height = height, dpi = 150, bg = "white")
   sprintf(
     "<figure class=\"%s\"><img alt=\"%s\" width=\"%d\" height=\"%d\" src=\"data:image/png;base64,%s\"><figcaption>%s</figcaption></figure>",
     class, html(paste0(plot$labels$title, ". ", caption)), round(100 * width), round(100 * height), base64enc::base64encode(file), html(caption)
@@ -302,7 +303,7 @@ h2 { margin: 0 0 8px; font-size: 1.3rem; }
 h3 { margin: 16px 0 4px; font-size: 1rem; }
 .lead { margin: 6px 0 16px; color: #4a5159; }
 section { margin: 0 0 20px; padding: 18px; background: #fff; border: 1px solid #dfe3e8; border-radius: 10px; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 16px; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(45%, 230px), 1fr)); gap: 16px; }
 .numbers b { display: block; font-size: 1.6rem; line-height: 1.2; color: #005a8c; font-variant-numeric: tabular-nums; }
 .numbers span { display: block; }
 .numbers small, .names { color: #5a626b; font-size: 0.87rem; overflow-wrap: anywhere; }
