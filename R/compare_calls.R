@@ -1,19 +1,21 @@
 #' Compare sets of calls
 #'
-#' How far two or more sets of calls agree, and where they differ: of several models, of several thresholds, of kaichi and another tool.
+#' How far two or more sets of calls agree, and where they differ: of several models, of several thresholds, of kaichi and
+#' another tool.
 #'
-#' @param ... For `compare_calls()` two or more sets of calls, with names or without; for `compare_models()` it must be empty. A set is one of
+#' @param ... For `compare_calls()` two or more sets of calls, with names or without; for `compare_models()` it must be empty.
+#'   A set is one of
 #'   \describe{
-#'     \item{calls}{A `guide_calls` of [assign_guides()] or [decide_guides()]; or a SingleCellExperiment, SummarizedExperiment or
-#'       Seurat object with calls, see [attached_calls()].}
-#'     \item{a data.frame}{With one row per (cell, guide) pair and the columns `cell_barcode` and `guide_id`, and perhaps `umi_count`; or
-#'       crispat's `cell`, `gRNA`, `UMI_counts`; or, with one row per cell, Cell Ranger's `cell_barcode`, `feature_call` and `num_umis`, whose
-#'       guides are parted by `|`.}
+#'     \item{calls}{A `guide_calls` of [assign_guides()] or [decide_guides()]; or a SingleCellExperiment, SummarizedExperiment
+#'       or Seurat object with calls, see [attached_calls()].}
+#'     \item{a data.frame}{With one row per (cell, guide) pair and the columns `cell_barcode` and `guide_id`, and perhaps
+#'       `umi_count`; or crispat's `cell`, `gRNA`, `UMI_counts`; or, with one row per cell, Cell Ranger's `cell_barcode`,
+#'       `feature_call` and `num_umis`, whose guides are parted by `|`.}
 #'     \item{a path}{Of a CSV file with such columns, as [write_calls()], crispat (`assignments.csv`) and Cell Ranger
 #'       (`protospacer_calls_per_cell.csv`) write it.}
 #'   }
-#' @param cells NULL: the cells of the later sets are matched to those of the first as [attach_calls()] does it. Or a function that makes the
-#'   names of the cells of the later sets those of the first, as `function(cell) paste0("S1_", cell)`.
+#' @param cells NULL: the cells of the later sets are matched to those of the first as [attach_calls()] does it. Or a function
+#'   that makes the names of the cells of the later sets those of the first, as `function(cell) paste0("S1_", cell)`.
 #' @inheritParams assign_guides
 #' @param models chr, the names of two or more models of [guide_models()]. NULL is all of them.
 #' @param min_umi As in [assign_guides()], for all models.
@@ -22,20 +24,23 @@
 #'   \describe{
 #'     \item{sets}{data.frame, one row per set: `set` chr; `n_pairs`, `n_cells`, `n_guides` int, called pairs, and the cells and
 #'       guides in them.}
-#'     \item{jaccard}{dbl matrix, sets x sets, 0 to 1: pairs called by both, of those called by either (Jaccard index); NaN where neither calls any.}
-#'     \item{pairs}{data.frame, one row per two sets: `a`, `b` chr; `n_a`, `n_b`, `n_both` int; `jaccard` dbl; `n_cells_differ` int, cells
-#'       whose called guides differ.}
-#'     \item{guides}{data.frame, one row per guide that some set calls: `guide_id` chr; one int column per set, its called cells;
-#'       `n_all`, `n_any` int, cells in which all sets, any set calls it; `jaccard` dbl, `n_all / n_any`. The least agreement first.}
-#'     \item{cells}{data.frame, one row per cell that some set calls: `cell_barcode` chr; one int column per set, its called guides;
-#'       `n_all`, `n_any` int, guides that all sets, any set calls; `agree` lgl, all sets call the same guides.}
-#'     \item{differ}{data.frame, one row per pair that some set calls and another does not: `cell_barcode`, `guide_id` chr; `umi_count` int, its
-#'       UMIs, and `cell_umis` int, those of all guides of the cell, NA where no set has the counts; one lgl column per set.}
+#'     \item{jaccard}{dbl matrix, sets x sets, 0 to 1: pairs called by both, of those called by either (Jaccard index); NaN
+#'       where neither calls any.}
+#'     \item{pairs}{data.frame, one row per two sets: `a`, `b` chr; `n_a`, `n_b`, `n_both` int; `jaccard` dbl; `n_cells_differ`
+#'       int, cells whose called guides differ.}
+#'     \item{guides}{data.frame, one row per guide that some set calls: `guide_id` chr; one int column per set, its called
+#'       cells; `n_all`, `n_any` int, cells in which all sets, any set calls it; `jaccard` dbl, `n_all / n_any`. The least
+#'       agreement first.}
+#'     \item{cells}{data.frame, one row per cell that some set calls: `cell_barcode` chr; one int column per set, its called
+#'       guides; `n_all`, `n_any` int, guides that all sets, any set calls; `agree` lgl, all sets call the same guides.}
+#'     \item{differ}{data.frame, one row per pair that some set calls and another does not: `cell_barcode`, `guide_id` chr;
+#'       `umi_count` int, its UMIs, and `cell_umis` int, those of all guides of the cell, NA where no set has the counts; one
+#'       lgl column per set.}
 #'   }
 #'   Cells are named as in the first set that has them. The order is that in which cells and guides first occur.
 #' @section Errors:
-#'   `kaichi_error_argument` for less than two sets or models, for names that are not unique, and for a set that is none of the above;
-#'   `kaichi_error_file` for a file that cannot be read, `kaichi_error_format` for columns that are not those above;
+#'   `kaichi_error_argument` for less than two sets or models, for names that are not unique, and for a set that is none of the
+#'   above; `kaichi_error_file` for a file that cannot be read, `kaichi_error_format` for columns that are not those above;
 #'   `kaichi_error_names` for cells or guides that no two sets share; and those of [assign_guides()].
 #' @seealso [plot_model_agreement()]
 #' @examples
@@ -97,7 +102,10 @@ call_set <- function(x, name, at) {
     pairs <- table_pairs(x, what)
     twice <- anyDuplicated(pairs[c("cell", "guide")])
     if (twice > 0L) {
-      abort("format", "The pair of cell ", quote_names(pairs$cell[twice]), " and guide ", quote_names(pairs$guide[twice]), " stands more than once in ", what, ".")
+      abort(
+        "format", "The pair of cell ", quote_names(pairs$cell[twice]), " and guide ", quote_names(pairs$guide[twice]),
+        " stands more than once in ", what, "."
+      )
     }
     if (name == "") name <- paste("set", at)
     return(list(name = name, cells = unique(pairs$cell), cell = pairs$cell, guide = pairs$guide, umi = pairs$umi))
@@ -112,7 +120,9 @@ call_set <- function(x, name, at) {
 
 read_call_file <- function(path) {
   path <- path.expand(path)
-  if (!file.exists(path) || dir.exists(path)) abort("file", "There is no file ", quote_names(path), ". Give the path of a CSV file of calls.")
+  if (!file.exists(path) || dir.exists(path)) abort(
+    "file", "There is no file ", quote_names(path), ". Give the path of a CSV file of calls."
+  )
   # Names are text, and may look like numbers.
   tryCatch(
     utils::read.csv(path, colClasses = "character", check.names = FALSE, encoding = "UTF-8", na.strings = ""),
@@ -146,11 +156,14 @@ table_pairs <- function(table, what) {
       guide <- as.character(unlist(guides))
     }
     bad <- which(is.na(cell) | cell == "")
-    if (length(bad) > 0L) abort("format", "A pair of ", what, " has no cell, that with the guide ", quote_names(guide[bad[1L]]), ".")
+    if (length(bad) > 0L) abort(
+      "format", "A pair of ", what, " has no cell, that with the guide ", quote_names(guide[bad[1L]]), "."
+    )
     return(data.frame(cell = cell, guide = guide, umi = suppressWarnings(as.integer(umi)), stringsAsFactors = FALSE))
   }
   abort(
-    "format", "The columns of ", what, " (", if (length(table) > 0L) quote_names(names(table), 8L) else "none", ") are not those of calls.\n",
+    "format", "The columns of ", what, " (", if (length(table) > 0L) quote_names(names(table), 8L) else "none",
+    ") are not those of calls.\n",
     "  Give cell_barcode and guide_id; crispat's cell and gRNA; or Cell Ranger's cell_barcode and feature_call."
   )
 }
@@ -186,7 +199,8 @@ compare_sets <- function(sets, rename) {
       sets = data.frame(
         set = names, n_pairs = unname(as.integer(colSums(called))),
         n_cells = vapply(names, function(s) length(unique(cell[called[, s]])), 0L, USE.NAMES = FALSE),
-        n_guides = vapply(names, function(s) length(unique(guide[called[, s]])), 0L, USE.NAMES = FALSE), stringsAsFactors = FALSE
+        n_guides = vapply(names, function(s) length(unique(guide[called[, s]])), 0L, USE.NAMES = FALSE),
+        stringsAsFactors = FALSE
       ),
       jaccard = jaccard_of(called),
       pairs = two_by_two(called, cell),
@@ -220,7 +234,8 @@ refuse_no_guide <- function(set, before, names, k) {
   ours <- guides_of(set)
   if (length(ours) == 0L || length(theirs) == 0L || any(ours %in% theirs)) return(invisible())
   abort(
-    "names", "The set ", quote_names(names[k]), " has no guide of the sets before it: it has ", quote_names(unique(ours), 3L), ", those ",
+    "names", "The set ", quote_names(names[k]), " has no guide of the sets before it: it has ", quote_names(unique(ours), 3L),
+    ", those ",
     quote_names(unique(theirs), 3L), "."
   )
 }
@@ -237,9 +252,11 @@ two_by_two <- function(called, cell) {
   both <- crossprod(called)
   jaccard <- jaccard_of(called)
   data.frame(
-    a = names[two[1L, ]], b = names[two[2L, ]], n_a = as.integer(diag(both)[two[1L, ]]), n_b = as.integer(diag(both)[two[2L, ]]),
+    a = names[two[1L, ]], b = names[two[2L, ]], n_a = as.integer(diag(both)[two[1L, ]]),
+    n_b = as.integer(diag(both)[two[2L, ]]),
     n_both = as.integer(both[t(two)]), jaccard = jaccard[t(two)],
-    n_cells_differ = apply(two, 2L, function(k) length(unique(cell[called[, k[1L]] != called[, k[2L]]]))), stringsAsFactors = FALSE
+    n_cells_differ = apply(two, 2L, function(k) length(unique(cell[called[, k[1L]] != called[, k[2L]]]))),
+    stringsAsFactors = FALSE
   )
 }
 
@@ -249,7 +266,10 @@ agreement_by <- function(of, names, called, n_sets, column) {
   at <- match(of, there)
   count <- function(keep) tabulate(at[keep], length(there))
   by_set <- lapply(stats::setNames(nm = colnames(called)), function(set) count(called[, set]))
-  rows <- data.frame(names[there], by_set, count(n_sets == ncol(called)), count(rep(TRUE, length(of))), check.names = FALSE, stringsAsFactors = FALSE)
+  rows <- data.frame(
+    names[there], by_set, count(n_sets == ncol(called)), count(rep(TRUE, length(of))), check.names = FALSE,
+    stringsAsFactors = FALSE
+  )
   names(rows) <- c(column, colnames(called), "n_all", "n_any")
   if (column == "cell_barcode") {
     rows$agree <- rows$n_all == rows$n_any
@@ -279,7 +299,8 @@ differing_pairs <- function(rows, any, called, cell, guide, cells, guides, sets,
     }
   }
   data.frame(
-    cell_barcode = cells[cell[rows]], guide_id = guides[guide[rows]], umi_count = umi, cell_umis = cell_umis, called[rows, , drop = FALSE],
+    cell_barcode = cells[cell[rows]], guide_id = guides[guide[rows]], umi_count = umi, cell_umis = cell_umis,
+    called[rows, , drop = FALSE],
     row.names = NULL, check.names = FALSE, stringsAsFactors = FALSE
   )
 }
@@ -291,7 +312,8 @@ print.calls_comparison <- function(x, ...) {
   cat("\nJaccard index (pairs called by both, of those called by either):\n")
   print(round(x$jaccard, 3L))
   cat(
-    "\n", count_of(sum(!x$cells$agree), "cell"), if (sum(!x$cells$agree) == 1L) " differs, " else " differ, ", count_of(nrow(x$differ), "pair"), " not called by all\n",
+    "\n", count_of(sum(!x$cells$agree), "cell"), if (sum(!x$cells$agree) == 1L) " differs, " else " differ, ",
+    count_of(nrow(x$differ), "pair"), " not called by all\n",
     "$sets, $jaccard, $pairs, $guides, $cells, $differ; plot_model_agreement()\n",
     sep = ""
   )
@@ -314,7 +336,9 @@ print.calls_comparison <- function(x, ...) {
 plot_model_agreement <- function(compared) {
   need_package("ggplot2", "to draw pictures")
   if (!inherits(compared, "calls_comparison")) {
-    abort("argument", "`compared` must be the result of compare_models() or compare_calls(), not ", describe_class(compared), ".")
+    abort(
+      "argument", "`compared` must be the result of compare_models() or compare_calls(), not ", describe_class(compared), "."
+    )
   }
   jaccard <- compared$jaccard
   # Sets without any call agree with none.
@@ -333,10 +357,11 @@ plot_model_agreement <- function(compared) {
     (if (length(sets) <= 25L) {
       ggplot2::geom_text(ggplot2::aes(label = .data$text), colour = cells$ink, size = if (length(sets) <= 8L) 3.6 else 2.6)
     }) +
-    ggplot2::scale_fill_viridis_c("Jaccard index", limits = c(0, 1), labels = big_labels, na.value = "grey50") +
+    ggplot2::scale_fill_viridis_c(name = "Jaccard index", limits = c(0, 1), labels = big_labels, na.value = "grey50") +
     ggplot2::coord_equal() +
     ggplot2::labs(
-      x = NULL, y = NULL, title = "Agreement of calls", subtitle = "pairs called by both, of those called by either; in brackets: pairs called"
+      x = NULL, y = NULL, title = "Agreement of calls",
+      subtitle = "pairs called by both, of those called by either; in brackets: pairs called"
     ) +
     picture_theme() +
     ggplot2::theme(

@@ -1,7 +1,8 @@
 #' Write a report on guide calls
 #'
-#' One HTML page for those who made the screen: the numbers that matter, warnings in words, the pictures, a table of the guides, and a methods
-#' paragraph to paste. It holds everything it shows, so that it can be mailed; opening it asks nothing of the network.
+#' One HTML page for those who made the screen: the numbers that matter, warnings in words, the pictures, a table of the
+#' guides, and a methods paragraph to paste. It holds everything it shows, so that it can be mailed; opening it asks nothing of
+#' the network.
 #'
 #' The page is written under another name in the same folder and renamed when it is complete.
 #'
@@ -10,10 +11,10 @@
 #' @param path The name of the file: one string. The folder it is in must be there.
 #' @param ... Must be empty.
 #' @param title NULL, or the heading: one string, as the name of the screen. NULL is "Guide calls".
-#' @param guides NULL, or the guide table, see [cell_columns()]: `target` becomes a column of the table, controls are marked in the
-#'   picture of the cells per guide. NULL is that of `calls`.
-#' @param show chr, the guides whose counts are drawn, up to 12. NULL is up to four with a warning and four of those with the most to the
-#'   fewest called cells.
+#' @param guides NULL, or the guide table, see [cell_columns()]: `target` becomes a column of the table, controls are marked in
+#'   the picture of the cells per guide. NULL is that of `calls`.
+#' @param show chr, the guides whose counts are drawn, up to 12. NULL is up to four with a warning and four of those with the
+#'   most to the fewest called cells.
 #' @inheritParams plot_guide
 #' @inheritParams write_calls
 #' @return `path`, invisibly. The page is some 0.5 MB, and 2 MB with 10,000 guides.
@@ -52,7 +53,8 @@ guide_report <- function(calls, path = "report.html", ..., title = NULL, guides 
   table <- guide_rows(calls, guides)
   page <- c(
     page_head(title),
-    "<header>", paste0("<h1>", html(title), "</h1>"), paste0("<p class=\"lead\">", html(report_lead(calls)), "</p>"), "</header>", "<main>",
+    "<header>", paste0("<h1>", html(title), "</h1>"), paste0("<p class=\"lead\">", html(report_lead(calls)), "</p>"),
+    "</header>", "<main>",
     report_numbers(calls, summary),
     report_warnings(calls, summary),
     report_pictures(calls, summary, guides, show, batch),
@@ -77,7 +79,8 @@ percent <- function(share) ifelse(is.na(share), "unknown", sprintf("%.1f %%", 10
 
 report_lead <- function(calls) {
   paste0(
-    count_of(nrow(calls$counts), "guide"), " in ", count_of(ncol(calls$counts), "cell"), ", called by the model ", model_words(calls), " of kaichi ", calls$version, "."
+    count_of(nrow(calls$counts), "guide"), " in ", count_of(ncol(calls$counts), "cell"), ", called by the model ",
+    model_words(calls), " of kaichi ", calls$version, "."
   )
 }
 
@@ -90,20 +93,29 @@ report_numbers <- function(calls, summary) {
     c(percent(mean(n == 1L)), "of the cells have exactly one guide", big(sum(n == 1L))),
     c(percent(summary$share_multiple), "have several guides (or are doublets)", big(sum(n > 1L))),
     c(percent(mean(n == 0L)), "have no guide called", big(sum(n == 0L))),
-    c(sprintf("%.2f", summary$moi[["called"]]), "guides per cell called (MOI)", if (is.na(summary$moi[["expected"]])) "" else sprintf("%.2f expected by the model", summary$moi[["expected"]])),
+    c(
+      sprintf("%.2f", summary$moi[["called"]]), "guides per cell called (MOI)",
+      if (is.na(summary$moi[["expected"]])) "" else sprintf("%.2f expected by the model", summary$moi[["expected"]])
+    ),
     c(big(stats::median(called)), "cells per guide (median)", paste("from", big(min(called)), "to", big(max(called)))),
     c(
-      if (nrow(calls$pairs) > 0L) big(stats::median(calls$pairs$umi_count)) else "none", "UMIs of a called guide in its cell (median)",
+      if (nrow(calls$pairs) > 0L) big(stats::median(calls$pairs$umi_count)) else "none",
+      "UMIs of a called guide in its cell (median)",
       paste(count_of(length(calls$assigned@x), "call"))
     ),
     c(percent(summary$share_ambient), "of the guide UMIs are outside calls: ambient, chimeric or missed", ""),
-    c(big(length(summary$worst)), if (is.null(calls$fits$guide_id)) "guides with a warning (the model fits batches, not guides)" else "guides with a warning", "")
+    c(
+      big(length(summary$worst)),
+      if (is.null(calls$fits$guide_id)) "guides with a warning (the model fits batches, not guides)" else "guides with a warning",
+      ""
+    )
   )
   c(
     "<section aria-label=\"Headline numbers\" class=\"numbers\">",
     vapply(numbers, function(one) {
       sprintf(
-        "<div><b>%s</b><span>%s</span>%s</div>", html(one[1L]), html(one[2L]), if (one[3L] == "") "" else paste0("<small>", html(one[3L]), "</small>")
+        "<div><b>%s</b><span>%s</span>%s</div>", html(one[1L]), html(one[2L]),
+        if (one[3L] == "") "" else paste0("<small>", html(one[3L]), "</small>")
       )
     }, ""),
     "</section>"
@@ -112,12 +124,16 @@ report_numbers <- function(calls, summary) {
 
 # What each warning of the fits means to whoever made the screen.
 warning_words <- c(
-  "too little to fit" = "Hardly any cell has it, or never more than one UMI: nothing was fitted or called. Was the guide in the library, and its sequence in the reference right?",
+  "too little to fit" = paste0(
+    "Hardly any cell has it, or never more than one UMI: nothing was fitted or called. Was the guide in the library, and ",
+    "its sequence in the reference right?"
+  ),
   "no signal" = "Its counts look like background only: nothing was called.",
   "fit not converged" = "The fit ran out of iterations. Look at the picture of its counts before trusting its calls.",
   "few cells" = "Called in fewer than 5 cells: too few for most comparisons.",
   "calls are uncertain" = "More than one in five of its calls is expected to be wrong.",
-  "overlapping components: most of the signal lies below the cut" = "Carriers and background overlap: most cells that carry it are expected to be missed.",
+  "overlapping components: most of the signal lies below the cut" =
+    "Carriers and background overlap: most cells that carry it are expected to be missed.",
   "background in most cells" = "Ambient in most cells: it may come from many cells that broke, or from plasmid.",
   "present in most cells" = "Called in more than half of all cells: is that the design, or contamination?"
 )
@@ -126,10 +142,20 @@ report_warnings <- function(calls, summary) {
   n <- calls$cells$n_guides_detected
   fits <- calls$fits
   general <- c(
-    if (mean(n == 0L) > 0.5) paste0(percent(mean(n == 0L)), " of the cells have no guide called. Few reads, weak expression of the guides, or cells that were not selected."),
-    if (!is.na(summary$share_ambient) && summary$share_ambient > 0.5) "More than half of the guide UMIs lie outside of calls: much ambient or chimeric signal, or many carriers missed.",
+    if (mean(n == 0L) > 0.5) {
+      paste0(
+        percent(mean(n == 0L)),
+        " of the cells have no guide called. Few reads, weak expression of the guides, or cells that were not selected."
+      )
+    },
+    if (!is.na(summary$share_ambient) && summary$share_ambient > 0.5) {
+      "More than half of the guide UMIs lie outside of calls: much ambient or chimeric signal, or many carriers missed."
+    },
     if (summary$single_umi_calls > 0L) {
-      paste0(count_of(summary$single_umi_calls, "call"), " of ", big(length(calls$assigned@x)), " rest on a single UMI. min_umi = 2 drops such calls.")
+      paste0(
+        count_of(summary$single_umi_calls, "call"), " of ", big(length(calls$assigned@x)),
+        " rest on a single UMI. min_umi = 2 drops such calls."
+      )
     },
     if (is.null(fits$guide_id)) {
       bad <- which(fits$status != "ok")
@@ -151,7 +177,9 @@ report_warnings <- function(calls, summary) {
   items <- c(if (length(general) > 0L) paste0("<li>", html(general), "</li>"), of_guides)
   c(
     "<section><h2>What to look at</h2>",
-    if (length(items) == 0L) "<p>No warning: nothing about the calls stands out.</p>" else c("<ul class=\"warnings\">", items, "</ul>"),
+    if (length(items) == 0L) "<p>No warning: nothing about the calls stands out.</p>" else c(
+      "<ul class=\"warnings\">", items, "</ul>"
+    ),
     "</section>"
   )
 }
@@ -159,27 +187,53 @@ report_warnings <- function(calls, summary) {
 # ---- Pictures ----
 
 report_pictures <- function(calls, summary, guides, show, batch) {
-  few <- nrow(calls$counts) <= 40L
   pictures <- list(
-    list(plot_guides_per_cell(calls), "Bars: cells by the guides called in them. Points: what chance would give at this MOI. Many more cells with several guides than points say: doublets or ambient calls."),
-    list(plot_cells_per_guide(calls, guides), "How evenly the library is covered. Guides at the bottom have too few cells for comparisons."),
-    list(plot_signal(calls), "UMIs of the (cell, guide) pairs that were called and of those that were not. The further apart, the safer the calls."),
+    list(
+      plot_guides_per_cell(calls),
+      paste0(
+        "Bars: cells by the guides called in them. Points: what chance would give at this MOI. Many more cells with ",
+        "several guides than points say: doublets or ambient calls."
+      )
+    ),
+    list(
+      plot_cells_per_guide(calls, guides),
+      "How evenly the library is covered. Guides at the bottom have too few cells for comparisons."
+    ),
+    list(
+      plot_signal(calls),
+      paste0(
+        "UMIs of the (cell, guide) pairs that were called and of those that were not. The further apart, the safer the ",
+        "calls."
+      )
+    ),
     list(plot_confidence(calls), "How sure the calls are, by their UMIs. Yellow is sure, dark is doubtful."),
     list(plot_knee(calls), "Cells ranked by all their guide UMIs. Dark points: ranges in which few cells have a call."),
-    list(plot_guide_pairs(calls), "Pairs of guides that meet in cells, against chance (dashed). High above the line: guides of one construct, or clones.")
+    list(
+      plot_guide_pairs(calls),
+      paste0(
+        "Pairs of guides that meet in cells, against chance (dashed). High above the line: guides of one construct, or ",
+        "clones."
+      )
+    )
   )
-  drawn <- vapply(pictures, function(one) figure(one[[1L]], one[[2L]], 6.5, 4.2), "")
+  drawn <- vapply(pictures, function(one) figure(one[[1L]], one[[2L]], 5.4, 3.7), "")
   if (is.null(show)) show <- unique(c(utils::head(summary$worst, 4L), pictured_guides(calls, NULL)))
   if (length(show) > 12L) abort("argument", "`show` names ", length(show), " guides. Give 12 or fewer.")
   fits <- plot_guide(calls, show, batch)
-  what <- "Cells by their UMIs of some guides, those with warnings first. Blue bars are the called cells; where the curves of background and signal cross, a call is a coin's toss."
+  what <- paste0(
+    "Cells by their UMIs of some guides, those with warnings first. Blue bars are the called cells; where the curves of ",
+    "background and signal cross, a call is a coin's toss."
+  )
   shares <- if (is.null(calls$fits$guide_id)) {
-    figure(plot_guide(calls, NULL), "What the model fits: the share of the largest guide among the guide UMIs of each cell.", 6.5, 4.2)
+    figure(
+      plot_guide(calls, NULL), "What the model fits: the share of the largest guide among the guide UMIs of each cell.", 5.4,
+      3.7
+    )
   }
   rows <- ceiling(length(show) / ceiling(sqrt(length(show))))
   c(
     "<section><h2>Pictures</h2><div class=\"pictures\">", drawn, shares, "</div>",
-    figure(fits, what, 9, 2 + 1.7 * rows, "wide"), "</section>"
+    figure(fits, what, 7.6, 1.7 + 1.4 * rows, "wide"), "</section>"
   )
 }
 
@@ -187,10 +241,14 @@ report_pictures <- function(calls, summary, guides, show, batch) {
 figure <- function(plot, caption, width, height, class = "") {
   file <- tempfile(fileext = ".png")
   on.exit(unlink(file))
-  ggplot2::ggsave(file, plot, device = "png", width = width, height = height, dpi = 130, bg = "white")
+  # The page says the model once.
+  subtitle <- sub("^model [^;\n]*(; |\n)?", "", plot$labels$subtitle)
+  plot <- plot + ggplot2::labs(subtitle = if (nzchar(subtitle)) subtitle)
+  ggplot2::ggsave(file, plot, device = "png", width = width, height = height, dpi = 150, bg = "white")
   sprintf(
     "<figure class=\"%s\"><img alt=\"%s\" width=\"%d\" height=\"%d\" src=\"data:image/png;base64,%s\"><figcaption>%s</figcaption></figure>",
-    class, html(paste0(plot$labels$title, ". ", caption)), round(100 * width), round(100 * height), base64enc::base64encode(file), html(caption)
+    class, html(paste0(plot$labels$title, ". ", caption)), round(100 * width), round(100 * height),
+    base64enc::base64encode(file), html(caption)
   )
 }
 
@@ -216,15 +274,22 @@ report_table <- function(guides, target) {
   # The ends of rows and cells are left out, as HTML allows: that is a third of a large table.
   cells <- lapply(columns, function(column) paste0(if (column[[3L]]) "<td class=n>" else "<td>", column[[2L]]))
   rows <- paste0("<tr>", do.call(paste0, cells))
-  heads <- sprintf("<th scope=\"col\"%s><button type=\"button\">%s</button></th>", ifelse(numeric, " class=\"n\"", ""), vapply(columns, `[[`, "", 1L))
+  heads <- sprintf(
+    "<th scope=\"col\"%s><button type=\"button\">%s</button></th>", ifelse(numeric, " class=\"n\"", ""),
+    vapply(columns, `[[`, "", 1L)
+  )
   c(
     "<section><h2>Guides</h2>",
-    "<p>Click on a heading to sort. Expected precision: the share of its calls that are right, by the model; expected recall: the share of its carriers that are called.</p>",
+    paste0(
+      "<p>Click on a heading to sort. Expected precision: the share of its calls that are right, by the model; expected ",
+      "recall: the share of its carriers that are called.</p>"
+    ),
     "<div class=\"tools\"><label>Filter <input id=\"filter\" type=\"search\" placeholder=\"part of a name\"></label>",
     if (any(!is.na(guides$warning))) "<label><input id=\"warned\" type=\"checkbox\"> only with a warning</label>",
     sprintf("<span id=\"shown\" role=\"status\">%s</span>", count_of(nrow(guides), "guide")),
     "<button type=\"button\" id=\"all\" class=\"button\" hidden>show all</button></div>",
-    "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table of the guides\"><table id=\"guides\">", paste0("<thead><tr>", paste(heads, collapse = ""), "</tr></thead>"), "<tbody>", rows,
+    "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Table of the guides\"><table id=\"guides\">",
+    paste0("<thead><tr>", paste(heads, collapse = ""), "</tr></thead>"), "<tbody>", rows,
     "</tbody></table></div></section>"
   )
 }
@@ -232,9 +297,18 @@ report_table <- function(guides, target) {
 # ---- Methods ----
 
 model_references <- c(
-  crispat = "Braunger JM, Velten B (2024). Guide assignment in single-cell CRISPR screens using crispat. Bioinformatics. doi:10.1093/bioinformatics/btae535",
-  replogle = "Replogle JM, et al. (2020). Combinatorial single-cell CRISPR screens by direct guide RNA capture and targeted sequencing. Nature Biotechnology. doi:10.1038/s41587-020-0470-y",
-  sceptre = "Barry T, et al. (2024). Robust differential expression testing for single-cell CRISPR screens at low multiplicity of infection. Genome Biology. doi:10.1186/s13059-024-03254-2"
+  crispat = paste0(
+    "Braunger JM, Velten B (2024). Guide assignment in single-cell CRISPR screens using crispat. Bioinformatics. ",
+    "doi:10.1093/bioinformatics/btae535"
+  ),
+  replogle = paste0(
+    "Replogle JM, et al. (2020). Combinatorial single-cell CRISPR screens by direct guide RNA capture and targeted ",
+    "sequencing. Nature Biotechnology. doi:10.1038/s41587-020-0470-y"
+  ),
+  sceptre = paste0(
+    "Barry T, et al. (2024). Robust differential expression testing for single-cell CRISPR screens at low multiplicity of ",
+    "infection. Genome Biology. doi:10.1186/s13059-024-03254-2"
+  )
 )
 
 report_methods <- function(calls) {
@@ -243,30 +317,49 @@ report_methods <- function(calls) {
   rule <- c(
     if (info$rule == "single_stage") "The model decides by itself.",
     if (!is.null(params$min_confidence) && info$rule != "single_stage") {
-      paste0("Pairs with a score of at least ", format(params$min_confidence), " were called", if (has_posterior(info)) "; the score is the posterior probability that the cell carries the guide", ".")
+      paste0(
+        "Pairs with a score of at least ", format(params$min_confidence), " were called",
+        if (has_posterior(info)) "; the score is the posterior probability that the cell carries the guide", "."
+      )
     },
-    if (!is.null(params$quantile)) paste0("Of the cells with a guide, the ", format(100 * params$quantile), " % with the largest share of their guide UMIs were called."),
+    if (!is.null(params$quantile)) paste0(
+      "Of the cells with a guide, the ", format(100 * params$quantile),
+      " % with the largest share of their guide UMIs were called."
+    ),
     if (!is.null(params$fdr)) {
-      paste0("The largest set of pairs with an expected false discovery rate of at most ", format(params$fdr), " was called", if (params$fdr_by == "guide") ", for each guide by itself" else ", over all guides", ".")
+      paste0(
+        "The largest set of pairs with an expected false discovery rate of at most ", format(params$fdr), " was called",
+        if (params$fdr_by == "guide") ", for each guide by itself" else ", over all guides", "."
+      )
     },
-    if (!is.null(params$min_umi) && params$min_umi > 0) paste0("Pairs with fewer than ", format(params$min_umi), " UMIs were not called.")
+    if (!is.null(params$min_umi) && params$min_umi > 0) paste0(
+      "Pairs with fewer than ", format(params$min_umi), " UMIs were not called."
+    )
   )
   batches <- if (length(params$batches) > 1L) paste0(" Batches were told apart (", length(params$batches), ").") else ""
   covariate <- if (isTRUE(params$covariate)) " A covariate of the cells was given." else ""
   setting <- switch(
     info$model,
-    umi = paste0(" Threshold: ", format(params$umi_threshold), " UMIs."), ratio = paste0(" Threshold: a share of ", format(params$min_fraction), "."), ""
+    umi = paste0(" Threshold: ", format(params$umi_threshold), " UMIs."),
+    ratio = paste0(" Threshold: a share of ", format(params$min_fraction), "."), ""
   )
   text <- paste0(
-    "Guides were assigned to cells with the R package kaichi (version ", calls$version, ") by the model ", info$model, " (", info$about, ").", setting, " ",
-    paste(rule, collapse = " "), batches, covariate, " Of ", count_of(ncol(calls$counts), "cell"), " and ", count_of(nrow(calls$counts), "guide"), ", ", count_of(length(calls$assigned@x), "(cell, guide) pair"),
-    " were called: ", big(sum(calls$cells$n_guides_detected == 1L)), " cells with exactly one guide, ", big(sum(calls$cells$n_guides_detected > 1L)), " with several, ",
+    "Guides were assigned to cells with the R package kaichi (version ", calls$version, ") by the model ", info$model, " (",
+    info$about, ").", setting, " ",
+    paste(rule, collapse = " "), batches, covariate, " Of ", count_of(ncol(calls$counts), "cell"), " and ",
+    count_of(nrow(calls$counts), "guide"), ", ", count_of(length(calls$assigned@x), "(cell, guide) pair"),
+    " were called: ", big(sum(calls$cells$n_guides_detected == 1L)), " cells with exactly one guide, ",
+    big(sum(calls$cells$n_guides_detected > 1L)), " with several, ",
     big(sum(calls$cells$n_guides_detected == 0L)), " with none."
   )
   references <- model_references[c(
-    if (info$model != "ambient") "crispat", if (info$model == "poisson_gauss") "replogle", if (info$model == "poisson") "sceptre"
+    if (info$model != "ambient") "crispat", if (info$model == "poisson_gauss") "replogle",
+    if (info$model == "poisson") "sceptre"
   )]
-  references <- c(paste0("kaichi contributors (2026). kaichi: CRISPR Guide Assignment for Perturb-Seq. R package version ", calls$version), references)
+  references <- c(
+    paste0("kaichi contributors (2026). kaichi: CRISPR Guide Assignment for Perturb-Seq. R package version ", calls$version),
+    references
+  )
   shown <- params[vapply(params, function(value) is.atomic(value) && length(value) > 0L, NA)]
   said <- paste0(names(shown), " = ", vapply(shown, function(value) paste(format(value, trim = TRUE), collapse = ", "), ""))
   c(
@@ -274,7 +367,10 @@ report_methods <- function(calls) {
     "<button type=\"button\" id=\"copy\" class=\"button\">Copy the methods and references</button>",
     "<h3>References</h3><ol id=\"references\">", paste0("<li>", html(references), "</li>"), "</ol>",
     "<details><summary>Every setting</summary><p class=\"names\">", html(paste(said, collapse = "; ")), "</p></details>",
-    paste0("<p class=\"names\">Written by kaichi ", kaichi_version(), " on ", html(R.version.string), ", ", format(Sys.Date(), "%Y-%m-%d"), ".</p>"),
+    paste0(
+      "<p class=\"names\">Written by kaichi ", kaichi_version(), " on ", html(R.version.string), ", ",
+      format(Sys.Date(), "%Y-%m-%d"), ".</p>"
+    ),
     "</section>"
   )
 }
@@ -302,7 +398,7 @@ h2 { margin: 0 0 8px; font-size: 1.3rem; }
 h3 { margin: 16px 0 4px; font-size: 1rem; }
 .lead { margin: 6px 0 16px; color: #4a5159; }
 section { margin: 0 0 20px; padding: 18px; background: #fff; border: 1px solid #dfe3e8; border-radius: 10px; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 16px; }
+.numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(45%, 230px), 1fr)); gap: 16px; }
 .numbers b { display: block; font-size: 1.6rem; line-height: 1.2; color: #005a8c; font-variant-numeric: tabular-nums; }
 .numbers span { display: block; }
 .numbers small, .names { color: #5a626b; font-size: 0.87rem; overflow-wrap: anywhere; }
@@ -322,6 +418,7 @@ th button { width: 100%; padding: 8px 10px; font: inherit; font-weight: 600; tex
 th[aria-sort=ascending] button::after { content: ' \\25B2'; }
 th[aria-sort=descending] button::after { content: ' \\25BC'; }
 td { padding: 5px 10px; border-top: 1px solid #edf0f2; }
+td:last-child { min-width: 9em; }
 .n { text-align: right; font-variant-numeric: tabular-nums; }
 .button { padding: 6px 14px; font: inherit; border: 1px solid #005a8c; border-radius: 6px; background: #fff; color: #005a8c; cursor: pointer; }
 ol { padding-left: 22px; overflow-wrap: anywhere; }
@@ -345,7 +442,8 @@ report_script <- "
     kept.slice(0, most).forEach(function (row) { some.appendChild(row); });
     body.textContent = '';
     body.appendChild(some);
-    var counted = kept.length === total ? total + (total === 1 ? ' guide' : ' guides') : kept.length + ' of ' + total + ' guides';
+    function big(n) { return n.toLocaleString('en'); }
+    var counted = kept.length === total ? big(total) + (total === 1 ? ' guide' : ' guides') : big(kept.length) + ' of ' + big(total) + ' guides';
     shown.textContent = counted + (kept.length > most ? ', the first ' + most + ' shown' : '');
     all.hidden = kept.length <= most;
   }

@@ -2,14 +2,14 @@
 
 #' Draw the guides per cell
 #'
-#' Cells by the number of guides called in them, beside the Poisson numbers that the multiplicity of infection (MOI) predicts. More
-#' cells with several guides than that are doublets or ambient calls; more without any, cells without a construct or missed
+#' Cells by the number of guides called in them, beside the Poisson numbers that the multiplicity of infection (MOI) predicts.
+#' More cells with several guides than that are doublets or ambient calls; more without any, cells without a construct or missed
 #' calls. A screen selected for cells with a construct has fewer without.
 #'
 #' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()]; or a SingleCellExperiment, SummarizedExperiment or
 #'   Seurat object with calls, see [attached_calls()].
-#' @return A ggplot. The MOI is that of [summary.guide_calls]: the expected one where the model has posteriors of guides, else the mean
-#'   number of called guides.
+#' @return A ggplot. The MOI is that of [summary.guide_calls]: the expected one where the model has posteriors of guides, else
+#'   the mean number of called guides.
 #' @section Errors:
 #'   `kaichi_error_argument` for other objects; `kaichi_error_package` without ggplot2.
 #' @examples
@@ -40,7 +40,9 @@ estimated_moi <- function(calls) {
   fits <- calls$fits
   called <- mean(calls$cells$n_guides_detected)
   # As summary() has it, whose table of guides is not needed here.
-  expected <- if (is.null(fits$guide_id) || is.null(fits$expected_cells)) NA_real_ else sum(fits$expected_cells) / nrow(calls$cells)
+  expected <- if (
+    is.null(fits$guide_id) || is.null(fits$expected_cells)
+  ) NA_real_ else sum(fits$expected_cells) / nrow(calls$cells)
   if (is.na(expected)) return(list(moi = called, words = sprintf("%.2f called guides per cell", called)))
   list(moi = expected, words = sprintf("%.2f expected by the posteriors, %.2f called", expected, called))
 }
@@ -52,12 +54,12 @@ whole_breaks <- function(most) {
 
 #' Draw the guide UMIs of the cells, ranked
 #'
-#' The knee plot of cells by all their guide UMIs, coloured by the share of cells with a call. Cells without a call at the left are
-#' missed or ambiguous, calls at the far right rest on few UMIs.
+#' The knee plot of cells by all their guide UMIs, coloured by the share of cells with a call. Cells without a call at the left
+#' are missed or ambiguous, calls at the far right rest on few UMIs.
 #'
 #' @inheritParams plot_guides_per_cell
-#' @return A ggplot with one point for each of about 200 ranges of ranks; both axes are logarithmic. Cells without any guide UMI have no place there
-#'   and are counted in the subtitle.
+#' @return A ggplot with one point for each of about 200 ranges of ranks; both axes are logarithmic. Cells without any guide
+#'   UMI have no place there and are counted in the subtitle.
 #' @inheritSection plot_guides_per_cell Errors
 #' @examples
 #' calls <- assign_guides(system.file("extdata", "guides.h5ad", package = "kaichi"))
@@ -84,19 +86,19 @@ plot_knee <- function(calls) {
     ggplot2::geom_line(colour = "grey70") +
     ggplot2::geom_point(ggplot2::aes(colour = .data$called), size = 1.8) +
     ggplot2::scale_colour_viridis_c(
-      "cells with a call", limits = c(0, 1), labels = percent_labels, end = 0.92,
-      guide = ggplot2::guide_colourbar(barwidth = 9, barheight = 0.6, title.vjust = 1)
+      name = "cells with a call", limits = c(0, 1), labels = percent_labels, end = 0.92
     ) +
     scale_log10("x", "rank of the cell") +
     scale_log10("y", "guide UMIs of the cell") +
     ggplot2::labs(
       title = "Guide UMIs of the cells, ranked",
       subtitle = paste0(
-        "model ", model_words(calls), if (n < length(umis)) paste0("; ", count_of(length(umis) - n, "cell"), " without guide UMIs not shown")
+        "model ", model_words(calls),
+        if (n < length(umis)) paste0("; ", count_of(length(umis) - n, "cell"), " without guide UMIs not shown")
       )
     ) +
     picture_theme() +
-    ggplot2::theme(legend.title = ggplot2::element_text())
+    bar_legend()
 }
 
 percent_labels <- function(x) ifelse(is.na(x), NA, paste0(format(100 * x, trim = TRUE), " %"))

@@ -1,21 +1,22 @@
 #' Draw the counts of guides, their fit and their calls
 #'
-#' A histogram of the cells by their UMIs of a guide, with what the fitted components account for, the smallest count called and the cells
-#' called. The first picture to look at where a guide has a warning.
+#' A histogram of the cells by their UMIs of a guide, with what the fitted components account for, the smallest count called
+#' and the cells called. The first picture to look at where a guide has a warning.
 #'
 #' @param calls A `guide_calls` of [assign_guides()] or [decide_guides()]; a `guide_scores` of [score_guides()], which has no
 #'   calls to show; or a SingleCellExperiment, SummarizedExperiment or Seurat object with calls, see [attached_calls()].
 #' @param guides chr, the names of 1 to 36 guides, one panel each. NULL is up to four guides, from the one with the most called
 #'   cells to the one with the fewest; of beta2 and beta3 it is the share of the largest guide in all cells, which is what they
 #'   fit.
-#' @param batch NULL, or one value per cell: the batches that a model with an effect per batch was fitted with. Without them, the
-#'   curves are averages over batches of equal size.
+#' @param batch NULL, or one value per cell: the batches that a model with an effect per batch was fitted with. Without them,
+#'   the curves are averages over batches of equal size.
 #' @return A ggplot. Cells are counted in bins of UMIs that widen from 5 on; a curve is the number of cells that a component is
 #'   expected to have in each bin. Both axes are on the scale of log(1 + x).
 #' @section Curves:
 #'   Of models with depth, a curve is the average over the depths of all cells. beta2 and beta3 fit shares, so named guides are
-#'   shown without curves; ambient has curves only from a `guide_scores`, which keeps what was fitted to the cells; umi, max, ratio and quantiles
-#'   fit nothing. A guide whose fit has no components (gated, no signal) has none either: the subtitle says so.
+#'   shown without curves; ambient has curves only from a `guide_scores`, which keeps what was fitted to the cells; umi, max,
+#'   ratio and quantiles fit nothing. A guide whose fit has no components (gated, no signal) has none either: the subtitle says
+#'   so.
 #' @section Errors:
 #'   `kaichi_error_argument` for other objects, for `guides` that are not 1 to 36 names and a `batch` that is not of the fit;
 #'   `kaichi_error_names` for guides that are not in `calls`; `kaichi_error_package` without ggplot2.
@@ -50,8 +51,12 @@ plot_guide <- function(calls, guides = NULL, batch = NULL) {
   without <- sum(vapply(drawn, function(one) NROW(one$curves) == 0L, NA))
   subtitle <- paste0(
     "model ", model_words(calls), "; each curve: the cells that a component accounts for",
-    if (without > 0L) paste0("\nNo curves", if (length(guides) > 1L) paste(" for", count_of(without, "guide")), ": ", why_no_curves(info, calls)),
-    if (is.null(batch) && length(fit_batches(calls)) > 0L && without < length(guides)) "\nCurves: averages over batches of equal size"
+    if (without > 0L) paste0(
+      "\nNo curves", if (length(guides) > 1L) paste(" for", count_of(without, "guide")), ": ", why_no_curves(info, calls)
+    ),
+    if (
+      is.null(batch) && length(fit_batches(calls)) > 0L && without < length(guides)
+    ) "\nCurves: averages over batches of equal size"
   )
   if (without == length(guides)) subtitle <- sub("; each curve:[^\n]*", "", subtitle)
   draw_components(bars, curves, "cells") +
@@ -61,7 +66,8 @@ plot_guide <- function(calls, guides = NULL, batch = NULL) {
     ggplot2::facet_wrap(ggplot2::vars(.data$panel)) +
     scale_log1p("x", "UMIs of the guide in a cell") +
     ggplot2::labs(
-      title = if (length(guides) == 1L) paste("Cells by their UMIs of", guides) else "Cells by their UMIs of each guide", subtitle = subtitle,
+      title = if (length(guides) == 1L) paste("Cells by their UMIs of", guides) else "Cells by their UMIs of each guide",
+      subtitle = subtitle,
       caption = if (!is.null(cuts)) "dashed: smallest count called"
     )
 }
@@ -190,7 +196,9 @@ over_depths <- function(fit, bins, calls, batch, cdf) {
   } else {
     gamma <- unlist(fit[paste0("gamma_", levels)], use.names = FALSE)
     groups <- data.frame(gamma = gamma, weight = if (is.null(batch)) 1 / length(levels) else 1)
-    tables <- if (is.null(batch)) list(table(depth))[rep(1L, length(levels))] else lapply(levels, function(b) table(depth[batch == b]))
+    tables <- if (is.null(batch)) list(table(depth))[rep(1L, length(levels))] else lapply(
+      levels, function(b) table(depth[batch == b])
+    )
   }
   masses <- list(background = 0, signal = 0)
   for (k in seq_len(nrow(groups))) {

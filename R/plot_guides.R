@@ -2,13 +2,15 @@
 
 #' Draw the cells per guide, ranked
 #'
-#' How evenly the library is covered: the cells in which each guide is called, from the most to the fewest, with the controls marked.
+#' How evenly the library is covered: the cells in which each guide is called, from the most to the fewest, with the controls
+#' marked.
 #'
 #' @inheritParams plot_guides_per_cell
-#' @param guides NULL, or the guide table, see [cell_columns()]: its `type` or `target` tells the controls. NULL is that of `calls`; without any, no
-#'   guide is marked.
+#' @param guides NULL, or the guide table, see [cell_columns()]: its `type` or `target` tells the controls. NULL is that of
+#'   `calls`; without any, no guide is marked.
 #' @param control NULL, or the targets of the controls, see [cell_columns()].
-#' @return A ggplot with a point for each guide, named up to 40 guides; of more than 1,000 with controls, these are ranked apart. The cells are on the scale of log(1 + x).
+#' @return A ggplot with a point for each guide, named up to 40 guides; of more than 1,000 with controls, these are ranked
+#'   apart. The cells are on the scale of log(1 + x).
 #' @section Errors:
 #'   Those of [plot_guides_per_cell()], and those of [cell_columns()] for the table and `control`.
 #' @examples
@@ -23,7 +25,9 @@ plot_cells_per_guide <- function(calls, guides = NULL, control = NULL) {
   target <- if (!is.null(table)) table_column(table, "target")
   type <- if (!is.null(table)) table_column(table, "type")
   if (is.null(target) && is.null(type)) {
-    if (!is.null(control)) abort("argument", "`control` names targets, and there is no guide table with a column \"target\". Give `guides`.")
+    if (!is.null(control)) abort(
+      "argument", "`control` names targets, and there is no guide table with a column \"target\". Give `guides`."
+    )
     is_control <- rep(FALSE, nrow(calls$counts))
   } else {
     if (is.null(target)) target <- rep(NA_character_, nrow(table))
@@ -51,7 +55,9 @@ plot_cells_per_guide <- function(calls, guides = NULL, control = NULL) {
       by_rank <- points[order(points$rank), ]
       ggplot2::scale_x_continuous(NULL, breaks = by_rank$rank, labels = short_name(by_rank$guide, 20L))
     } else if (apart) {
-      ggplot2::scale_x_continuous("rank of the guide, as a share of the targeting or of the control guides", labels = percent_labels)
+      ggplot2::scale_x_continuous(
+        "rank of the guide, as a share of the targeting or of the control guides", labels = percent_labels
+      )
     } else {
       ggplot2::scale_x_continuous("rank of the guide", labels = big_labels)
     }) +
@@ -65,18 +71,23 @@ plot_cells_per_guide <- function(calls, guides = NULL, control = NULL) {
       )
     ) +
     picture_theme() +
-    (if (few) ggplot2::theme(axis.text.x = ggplot2::element_text(angle = 60, hjust = 1), panel.grid.major.x = ggplot2::element_blank()))
+    (
+      if (few) ggplot2::theme(
+        axis.text.x = ggplot2::element_text(angle = 60, hjust = 1), panel.grid.major.x = ggplot2::element_blank()
+      )
+    )
 }
 
 #' Draw which guides meet in a cell
 #'
-#' Pairs of guides by the cells that both are called in, against those expected by chance, (cells of one) x (cells of the other) / cells.
-#' Guides of one construct lie far above the diagonal. If all pairs do, there are doublets, or some cells take up more than others; if
-#' all lie below, cells were selected for having one guide.
+#' Pairs of guides by the cells that both are called in, against those expected by chance, (cells of one) x (cells of the
+#' other) / cells. Guides of one construct lie far above the diagonal. If all pairs do, there are doublets, or some cells take
+#' up more than others; if all lie below, cells were selected for having one guide.
 #'
 #' @inheritParams plot_guides_per_cell
 #' @param label The number of pairs to name, those met most often beyond chance first. A whole number, 0 to 50.
-#' @return A ggplot with a point for each pair of guides that meet or, of more than 200, tiles coloured by the number of pairs in them; both axes are logarithmic. Pairs that never meet have no place there and are
+#' @return A ggplot with a point for each pair of guides that meet or, of more than 200, tiles coloured by the number of pairs
+#'   in them; both axes are logarithmic. Pairs that never meet have no place there and are
 #'   counted in the subtitle.
 #' @section Errors:
 #'   Those of [plot_guides_per_cell()]; `kaichi_error_argument` for `label`.
@@ -108,20 +119,20 @@ plot_guide_pairs <- function(calls, label = 5) {
       ggplot2::aes(label = .data$name), named, size = 2.9, hjust = "inward", vjust = -1.4, check_overlap = TRUE
     ) +
     (if (!few) {
-      ggplot2::scale_fill_viridis_c(
-        "pairs of guides", trans = "log10", labels = big_labels, end = 0.95, limits = c(1, max(10, tiles$pairs)), breaks = 10^(0:9),
-        guide = ggplot2::guide_colourbar(barwidth = 9, barheight = 0.6, title.vjust = 1)
-      )
+      do.call(ggplot2::scale_fill_viridis_c, c(
+        list(name = "pairs of guides", labels = big_labels, end = 0.95, limits = c(1, max(10, tiles$pairs)), breaks = 10^(0:9)),
+        transformed("log10")
+      ))
     }) +
-    scale_log10("x", "cells with both guides expected by chance") +
-    scale_log10("y", "cells with both guides called", expand = ggplot2::expansion(c(0.05, 0.12))) +
+    scale_log10("x", "cells with both guides, expected by chance") +
+    scale_log10("y", "cells with both called", expand = ggplot2::expansion(c(0.05, 0.12))) +
     ggplot2::expand_limits(y = c(1, 10)) +
     ggplot2::labs(
       title = "Guides that meet in a cell", subtitle = paste("model", model_words(calls)),
       caption = paste0("dashed: as many as by chance; ", count_of(never, "pair"), " of guides never met")
     ) +
     picture_theme() +
-    ggplot2::theme(legend.title = ggplot2::element_text())
+    bar_legend()
 }
 
 # Each pair of guides called in some cell together: positions, cells with both, and those expected by chance.

@@ -23,7 +23,7 @@ plot_confidence <- function(calls) {
   total <- tabulate(umis, 5L)
   n$share <- n$Freq / total[n$umis]
   n <- n[n$Freq > 0L, ]
-  labels <- sprintf("%s UMI%s\n%s call%s", c("1", "2 to 4", "5 to 9", "10 to 49", "50 or more"), c("", rep("s", 4L)), big(total), ifelse(total == 1L, "", "s"))
+  labels <- sprintf("%s\n(%s)", c("1", "2 to 4", "5 to 9", "10 to 49", "50 or more"), big(total))
   n$umis <- factor(labels[n$umis], labels[total > 0L])
   n$sure <- factor(confidence_ranges[n$sure], confidence_ranges)
   what <- switch(
@@ -34,17 +34,21 @@ plot_confidence <- function(calls) {
   ggplot2::ggplot(n, ggplot2::aes(.data$umis, .data$share, fill = .data$sure)) +
     ggplot2::geom_col(width = 0.75) +
     # Doubt is dark: it is what one looks for.
-    ggplot2::scale_fill_viridis_d(what, option = "cividis", guide = ggplot2::guide_legend(reverse = TRUE)) +
+    ggplot2::scale_fill_viridis_d(name = what, option = "cividis", guide = ggplot2::guide_legend(reverse = TRUE)) +
     ggplot2::scale_y_continuous("calls", labels = percent_labels, expand = ggplot2::expansion(c(0, 0.02))) +
     ggplot2::labs(
-      x = "UMIs of the called guide in the cell", title = "Confidence of the calls",
+      x = "UMIs of the called guide in the cell (number of calls)", title = "Confidence of the calls",
       subtitle = paste0(
         "model ", model_words(calls),
-        if (length(known) < length(confidence)) paste0("; ", count_of(length(confidence) - length(known), "call"), " without a confidence not shown")
+        if (length(known) < length(confidence)) paste0(
+          "; ", count_of(length(confidence) - length(known), "call"), " without a confidence not shown"
+        )
       )
     ) +
     picture_theme() +
-    ggplot2::theme(legend.position = "right", legend.title = ggplot2::element_text(), panel.grid.major.x = ggplot2::element_blank())
+    ggplot2::theme(
+      legend.position = "right", legend.title = ggplot2::element_text(), panel.grid.major.x = ggplot2::element_blank()
+    )
 }
 
 confidence_from <- c(0, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999)
@@ -52,8 +56,8 @@ confidence_ranges <- c("below 0.5", "0.5 to 0.8", "0.8 to 0.9", "0.9 to 0.95", "
 
 #' Draw the UMIs of called and other pairs
 #'
-#' The (cell, guide) pairs with counts by their UMIs: those called below those left. Where both have many pairs of the same count, the count
-#' alone does not tell them apart.
+#' The (cell, guide) pairs with counts by their UMIs: those called below those left. Where both have many pairs of the same
+#' count, the count alone does not tell them apart.
 #'
 #' @inheritParams plot_guides_per_cell
 #' @return A ggplot. Pairs are counted in bins of UMIs that widen from 5 on; both axes are on the scale of log(1 + x).
@@ -78,7 +82,8 @@ plot_signal <- function(calls) {
   colours <- stats::setNames(c("grey60", picture_colours[["called"]]), names)
   ggplot2::ggplot(bars) +
     ggplot2::geom_rect(
-      ggplot2::aes(xmin = .data$low + 0.55, xmax = .data$high + 0.45, ymin = 0, ymax = .data$pairs, fill = .data$what), show.legend = FALSE
+      ggplot2::aes(xmin = .data$low + 0.55, xmax = .data$high + 0.45, ymin = 0, ymax = .data$pairs, fill = .data$what),
+      show.legend = FALSE
     ) +
     ggplot2::facet_wrap(ggplot2::vars(.data$what), ncol = 1L) +
     ggplot2::scale_fill_manual(values = colours) +

@@ -22,8 +22,18 @@ picture_theme <- function() {
     ggplot2::theme(
       panel.grid.minor = ggplot2::element_blank(), legend.position = "top", legend.justification = "left",
       legend.title = ggplot2::element_blank(), plot.title.position = "plot",
-      plot.subtitle = ggplot2::element_text(colour = "grey30"), plot.background = ggplot2::element_rect(fill = "white", colour = NA)
+      plot.subtitle = ggplot2::element_text(colour = "grey30"),
+      plot.background = ggplot2::element_rect(fill = "white", colour = NA)
     )
+}
+
+# A legend that is a bar of colours, with its title.
+bar_legend <- function() {
+  ggplot2::theme(
+    legend.title = ggplot2::element_text(vjust = 1, margin = ggplot2::margin(r = 10)),
+    legend.key.width = ggplot2::unit(1.8, "lines"),
+    legend.key.height = ggplot2::unit(0.6, "lines")
+  )
 }
 
 # "poisson_gauss (min_confidence 0.8)"
@@ -43,17 +53,21 @@ bin_of <- function(umi, bins) findInterval(umi, bins$low + 0.5)
 scale_log1p <- function(axis, name, limits = NULL, expand = NULL) {
   across <- axis == "x"
   scale <- if (across) ggplot2::scale_x_continuous else ggplot2::scale_y_continuous
-  transformation <- list("log1p")
-  # ggplot2 3.5 renamed the argument.
-  names(transformation) <- if ("transform" %in% names(formals(ggplot2::continuous_scale))) "transform" else "trans"
   # Upwards, the label of 1 is so near to that of 0 that both fit only where there is not much more.
   breaks <- function(range) {
     powers <- 10^(0:9)
-    if (across) sort(c(0, powers, 2 * powers, 5 * powers)) else c(0, powers[if (range[2L] > 200) -1L else TRUE])
+    if (across) sort(
+      c(0, powers, if (range[2L] > 50) 3 * powers else c(2 * powers, 5 * powers))
+    ) else c(0, powers[if (range[2L] > 200) -1L else TRUE])
   }
-  arguments <- c(list(name = name, breaks = breaks, labels = big_labels, limits = limits), transformation)
+  arguments <- c(list(name = name, breaks = breaks, labels = big_labels, limits = limits), transformed("log1p"))
   if (!is.null(expand)) arguments$expand <- expand
   do.call(scale, arguments)
+}
+
+# ggplot2 3.5 renamed the argument.
+transformed <- function(how) {
+  stats::setNames(list(how), if ("transform" %in% names(formals(ggplot2::continuous_scale))) "transform" else "trans")
 }
 
 scale_log10 <- function(axis, name, ...) {

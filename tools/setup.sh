@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 level=${1:?"run, test or check"}
 
 run_packages="r-base-core r-base-dev r-cran-matrix libhdf5-dev pkg-config ca-certificates"
-test_packages="r-cran-testthat r-cran-cli r-cran-knitr r-cran-rmarkdown r-cran-seurat r-cran-mixtools
+test_packages="r-cran-testthat r-cran-cli r-cran-ggplot2 r-cran-base64enc r-cran-knitr r-cran-rmarkdown r-cran-seurat r-cran-mixtools
   r-bioc-singlecellexperiment r-bioc-summarizedexperiment r-bioc-delayedarray r-bioc-hdf5array
   r-bioc-biocparallel r-cran-batchtools"
 check_packages="r-cran-roxygen2 devscripts pandoc tidy xz-utils"
