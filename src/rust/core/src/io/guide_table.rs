@@ -71,8 +71,11 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let text = |name: &str, content: &[u8]| read_text(name, content).err().unwrap().to_string();
-        assert!(text("none", b"guide,target\na,b\n").contains("no column \"guide_id\". Its columns: \"guide\", \"target\""));
-        assert!(text("twice", b"guide_id,target\na,b\na,c\n").contains("\"a\" stands more than once in guide_id (entries 1 and 2)"));
+        assert!(
+            text("none", b"guide,target\na,b\n").contains("no column \"guide_id\". Its columns: \"guide\", \"target\"")
+        );
+        assert!(text("twice", b"guide_id,target\na,b\na,c\n")
+            .contains("\"a\" stands more than once in guide_id (entries 1 and 2)"));
         assert!(text("empty", b"guide_id,target\na,b\n,c\n").contains("guide 2 has no name"));
         assert!(text("short", b"guide_id,target\na\n").contains("cannot be read"));
         assert!(text("rows", b"guide_id,target\n").contains("names no guides"));
