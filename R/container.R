@@ -3,13 +3,9 @@
 
 # Feature types of guides, as "CRISPR Guide Capture", and the names under which people keep guides, as "GDO": the rules of the
 # readers (core/src/io/features.rs).
-is_guide_type <- function(types) rust_is_guide_type(text_or_empty(types))
-is_guide_name <- function(names) rust_is_guide_name(text_or_empty(names))
-
-text_or_empty <- function(x) {
-  x <- as.character(x)
-  replace(x, is.na(x), "")
-}
+is_guide_type <- function(types) rust_is_guide_type(without_na(types))
+is_guide_name <- function(names) rust_is_guide_name(without_na(names))
+without_na <- function(x) replace(as.character(x), is.na(x), "")
 
 # One name, as `modality` and `layer` must be.
 check_one_name <- function(value, name) {

@@ -5,7 +5,7 @@
 #   batch     NULL, or a factor with one level per batch and one value per cell, no NA
 #   covariate NULL, or one positive number per cell
 #   modality  NULL, or the name of the altExp / assay the counts came from
-#   guides    NULL, or a guide table, one row per guide in the order of the counts, with what the input says of them
+#   guides    absent, or a guide table, one row per guide in the order of the counts, with what the input says of them
 
 #' @keywords internal
 guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
@@ -40,9 +40,11 @@ guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality =
 
 checked_counts <- function(counts, batch, covariate, modality, guides = NULL) {
   cells <- colnames(counts)
-  list(
-    counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality,
-    guides = guides
+  c(
+    list(
+      counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality
+    ),
+    if (!is.null(guides)) list(guides = guides)
   )
 }
 

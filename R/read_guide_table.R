@@ -20,7 +20,7 @@
 #' unlink(file)
 #' @export
 read_guide_table <- function(guides) {
-  if (is.character(guides)) {
+  if (is.character(guides) && is.null(dim(guides))) {
     check_string(guides, "guides", "the path of a guide table, or a data.frame")
     guides <- as_data_frame(rust_read_guide_table(path.expand(guides)))
   }

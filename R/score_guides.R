@@ -14,7 +14,7 @@
 #'     \item{model}{chr. The name of the model.}
 #'     \item{params}{list. Everything that was set.}
 #'     \item{version}{chr. The version of kaichi.}
-#'     \item{guides}{NULL, or the guide table, one row per guide in the order of the counts.}
+#'     \item{guides}{The guide table in the order of the counts, only where there is one.}
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
 #' @section Cell effects of the model `ambient`:
@@ -117,7 +117,7 @@ score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = N
   posterior <- counts$counts
   posterior@x <- scored$score
   batches <- levels(counts$batch)
-  structure(
+  scores <- structure(
     list(
       posterior = posterior,
       counts = counts$counts,
@@ -125,11 +125,13 @@ score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = N
       cells = if (!is.null(scored$cells)) cbind(cell_barcode = colnames(counts$counts), scored$cells),
       model = info$model,
       params = score_params(control, batches, !is.null(counts$covariate)),
-      version = kaichi_version(),
-      guides = counts$guides
+      version = kaichi_version()
     ),
     class = "guide_scores"
   )
+  # No element where there is no table.
+  scores$guides <- counts$guides
+  scores
 }
 
 # How counts were scored, for the params of a guide_scores.

@@ -90,7 +90,7 @@ test_that("a path that is none is an error", {
     error_text("argument", assign_guides(character()))
     error_text("file", assign_guides(""))
     error_text("file", assign_guides("absent.h5ad"))
-    error_text("argument", assign_guides("absent.h5ad", modality = "guides"))
+    error_text("file", assign_guides("absent.h5ad", modality = "guides"))
   })
 })
 

@@ -98,7 +98,10 @@ test_that("a file gives the scores of its matrix", {
   path <- test_path("fixtures", "anndata-0.12.19-csc.h5ad")
   counts <- read_guides(path)
   for (model in two_stage_models()) {
-    expect_identical(score_guides(path, model, batch = "lane"), score_guides(counts, model, batch = rep(c("1", "2", "3"), 4)))
+    expect_identical(
+      score_guides(path, model, batch = "lane"),
+      score_guides(counts, model, batch = rep(c("1", "2", "3"), 4), guides = read_guide_file(path)$guides)
+    )
   }
 })
 
