@@ -116,9 +116,9 @@
 #'   scores and what the fit needs, some 50 bytes for each stored count, ambient 100, and write the same file.
 #'
 #'   The file is made under a temporary name in the folder of `output`, which starts with a dot and ends in `.part`, and renamed
-#'   when it is whole: an error, a full disk or Ctrl-C leaves nothing, a killed process only that temporary file and one that ends
-#'   in `.room`, 4 MB that are kept free on the disk while the file is written. Of several processes that write the same file, one
-#'   writes it and, without `overwrite`, the others get an error. It has
+#'   when it is whole: an error, a full disk or Ctrl-C leaves nothing, a killed process only that temporary
+#'   file. Room on the disk for the whole file, and as much as `x` takes, is set aside before anything is written. Of several
+#'   processes that write the same file, one writes it and, without `overwrite`, the others get an error. It has
 #'   \describe{
 #'     \item{X}{The counts, cells x guides, as sparse rows.}
 #'     \item{layers}{`assigned`, 1 where called; and, but for umi, max and ratio, `scores`, the score of each stored count, so that

@@ -84,7 +84,6 @@ test_that("arguments out of their range are refused", {
     "confidence as text" = assign_guides(small, min_confidence = "0.5"),
     "two rules" = assign_guides(small, min_confidence = 0.5, fdr = 0.1),
     "fdr of umi" = assign_guides(small, model = "umi", fdr = 0.1),
-    "fdr of 0" = assign_guides(small, fdr = 0),
     "quantile of poisson" = assign_guides(small, model = "poisson", quantile = 0.5),
     "min_umi below 0" = assign_guides(small, min_umi = -1),
     "min_umi missing" = assign_guides(small, min_umi = NA),

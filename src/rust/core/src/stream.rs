@@ -124,6 +124,10 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     let single_stage = matches!(info.rule, DefaultRule::SingleStage);
     let posterior = info.confidence == "posterior" && !single_stage;
     let out = draft.open(0)?;
+    // Names and other columns are a part of the input; the counts, at most as many calls, and the columns of obs are ours.
+    let per_count = if single_stage { 13 } else { 25 };
+    let ours = n_counts * per_count + n_cells * 80 + guides.len() * 1024;
+    draft.reserve(&out, ours as u64 + write::file_size(job.input))?;
     let failed = |error| draft.failed(error);
     let index = match names.whole() {
         Some(names) => Index::Names(obs.index_name(), names),

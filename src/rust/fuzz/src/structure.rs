@@ -42,8 +42,9 @@ fn attribute(random: &mut Random, object: &Location, name: &str, value: &str) ->
         1 => object.new_attr::<i32>().create(name)?.write_scalar(&7),
         2 => object.new_attr_builder().with_data(&[0.5, f64::NAN]).create(name).map(drop),
         3 => {
-            let other = ["", "array", "dataframe", "csr_matrix", "csc_matrix", "categorical", "0.2.0", "_index", "/", ".", "lane"];
-            object.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text(random.one_of(&other)))
+            let other: &[&str] = &["", "array", "dataframe", "csr_matrix", "csc_matrix", "categorical", "0.2.0", "_index", "/", ".", "lane"];
+            let other = *random.one_of(other);
+            object.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text(other))
         }
         4 => object.new_attr_builder().with_data(&[text(value), text(value)]).create(name).map(drop),
         5 => object.new_attr_builder().with_data(&Vec::<VarLenUnicode>::new()).create(name).map(drop),
@@ -141,7 +142,7 @@ fn odd_object(random: &mut Random, parent: &Group, name: &str) -> Result<()> {
         3 => parent.link_hard(".", name),
         4 => parent.link_external("other.h5ad", "/X", name),
         5 => parent.new_dataset::<f64>().create(name).map(drop),
-        6 => parent.new_dataset_builder().with_data(&[[1i32, 2], [3, 4]]).create(name).map(drop),
+        6 => parent.new_dataset::<i32>().shape((2, 2)).create(name).map(drop),
         _ => parent.create_group(name).map(drop),
     }
 }

@@ -47,6 +47,11 @@ pub fn write(path: &Path, overwrite: bool, others: Option<&Path>, content: Conte
         let others = others.map(Source).zip(input.as_ref());
         let modalities = others.map_or(Ok(vec![]), |(source, file)| modalities(source, file))?;
         let file = draft.open(512)?;
+        // The tables of all cells and features name each once more, with its place in each modality.
+        let copied = others.map_or(0, |(source, _)| write::file_size(source.0));
+        let names = modalities.iter().map(|one| one.cells.len() + one.features.len()).sum::<usize>() as u64;
+        let places = (names + (content.cells.len() + content.guides.len()) as u64) * 5 * (modalities.len() as u64 + 1);
+        draft.reserve(&file, 2 * content.size() + 2 * copied + places)?;
         write_open(&file, others, &modalities, &version, content, &draft)?;
         draft.close(file)
     };

@@ -42,9 +42,11 @@ impl<'a> Frame<'a> {
                 return Err(unknown(source, name, &encoding.kind, "a dataframe"));
             }
         }
-        let stated = attribute(&group, "_index");
-        let index =
-            stated.or_else(|| ["_index", "index"].map(str::to_owned).into_iter().find(|name| group.link_exists(name)));
+        let index = match group.attr("_index") {
+            // One that is no text says nothing.
+            Ok(_) => attribute(&group, "_index"),
+            Err(_) => ["_index", "index"].map(str::to_owned).into_iter().find(|name| group.link_exists(name)),
+        };
         let Some(index) = index else {
             return Err(source.format_in(format!(
                 "{name} does not say which column names the {row}s (attribute _index).\n  Write the file again with anndata."

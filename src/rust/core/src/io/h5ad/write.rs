@@ -2,6 +2,7 @@
 //!
 //! A file is made under a temporary name in its folder and gets its own when it is whole, so that no error, Ctrl-C or kill
 //! leaves a broken one. Encodings are those of anndata 0.8 and later; indices have 32 bits, as kaichi 0.2.0 reads them.
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -24,15 +25,15 @@ type Written<T> = hdf5::Result<T>;
 /// The most values of a chunk, in datasets that grow.
 const CHUNK: usize = 1 << 16;
 
-/// Bytes of room: what HDF5 has not written yet of what describes the data, and of data in its buffers.
-const BALLAST: usize = 1 << 22;
+/// Bytes for what HDF5 adds to the data: headers, heaps, indices of chunks.
+const MARGIN: u64 = 1 << 20;
 
 /// A file that has not its name yet.
 pub struct Draft {
     path: PathBuf,
     draft: PathBuf,
-    /// Holds room on the disk for HDF5 to close the file where the rest is full, see [`Draft::failed`].
-    ballast: PathBuf,
+    /// Where the bytes end that the disk holds for the draft, see [`Draft::reserve`].
+    reserved: Cell<u64>,
     overwrite: bool,
     done: bool,
 }
@@ -61,13 +62,7 @@ impl Draft {
             let draft = folder.join(name);
             match OpenOptions::new().write(true).create_new(true).open(&draft) {
                 Ok(_) => {
-                    let ballast = draft.with_extension("room");
-                    let draft = Draft { path: path.to_owned(), draft, ballast, overwrite, done: false };
-                    let room = std::fs::write(&draft.ballast, vec![0; BALLAST]);
-                    return match room {
-                        Ok(()) => Ok(draft),
-                        Err(error) => Err(source.file(format!("cannot be written: {error}."))),
-                    };
+                    return Ok(Draft { path: path.to_owned(), draft, reserved: Cell::new(0), overwrite, done: false })
                 }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => {
@@ -83,13 +78,24 @@ impl Draft {
     /// Opens the file for writing. `userblock` is 0, or the bytes to leave free at its head.
     pub fn open(&self, userblock: u64) -> Result<hdf5::File> {
         let made = hdf5::FileBuilder::new().with_fcpl(|p| p.userblock(userblock)).create(&self.draft);
-        made.map_err(|error| self.failed(error))
+        let file = made.map_err(|error| self.failed(error))?;
+        self.reserve(&file, 0)?;
+        Ok(file)
     }
 
-    /// An error of HDF5 while the file is open. Closing it writes, and HDF5 takes the process down, at once or at its end, where
-    /// that fails, too: there must be room.
+    /// Takes the room on the disk that `more` bytes of the file need, and what HDF5 has in memory of it. A write that fails while
+    /// HDF5 writes out its memory takes the process down, at once or at its end, so HDF5 must never find the disk full.
+    pub fn reserve(&self, file: &hdf5::File, more: u64) -> Result<()> {
+        let (from, to) = (self.reserved.get().max(file.size()), file.size() + more + MARGIN);
+        if from < to {
+            let taken = OpenOptions::new().write(true).open(&self.draft).and_then(|file| allocate(&file, from, to - from));
+            taken.map_err(|error| Source(&self.path).file(format!("cannot be written: {error}.")))?;
+            self.reserved.set(to);
+        }
+        Ok(())
+    }
+
     pub fn failed(&self, error: hdf5::Error) -> Error {
-        let _ = std::fs::remove_file(&self.ballast);
         Source(&self.path)
             .file(format!("cannot be written: {error}.\n  The disk may be full, or the folder read-only."))
     }
@@ -97,7 +103,13 @@ impl Draft {
     /// Closes the file, with an error where what was written does not reach the disk; closing by itself says nothing.
     pub fn close(&self, file: hdf5::File) -> Result<()> {
         file.flush().map_err(|error| self.failed(error))?;
-        file.close().map_err(|error| self.failed(error))
+        let end = file.size();
+        file.close().map_err(|error| self.failed(error))?;
+        let cut = OpenOptions::new().write(true).open(&self.draft).and_then(|file| {
+            let end = file.metadata()?.len().min(end);
+            file.set_len(end)
+        });
+        cut.map_err(|error| Source(&self.path).file(format!("cannot be written: {error}.")))
     }
 
     /// Writes the head of a closed file with a userblock.
@@ -134,12 +146,32 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.ballast);
         if !self.done {
             // What cannot be removed is left under its temporary name.
             let _ = std::fs::remove_file(&self.draft);
         }
     }
+}
+
+/// Takes room on the disk for a part of a file that nothing was written to.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn allocate(file: &std::fs::File, from: u64, n: u64) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let (Ok(from), Ok(n)) = (from.try_into(), n.try_into()) else { return Err(ErrorKind::FileTooLarge.into()) };
+    // SAFETY: the file is open during the call, which touches no memory of ours.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), from, n) } {
+        0 => Ok(()),
+        error => Err(std::io::Error::from_raw_os_error(error)),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(file: &std::fs::File, from: u64, n: u64) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = file;
+    file.seek(SeekFrom::Start(from))?;
+    std::io::copy(&mut std::io::repeat(0).take(n), &mut file).map(drop)
 }
 
 fn check_free(path: &Path, overwrite: bool) -> Result<()> {
@@ -151,6 +183,11 @@ fn check_free(path: &Path, overwrite: bool) -> Result<()> {
         return Err(source.file("exists already. Give another name, or `overwrite = TRUE` to replace it."));
     }
     Ok(())
+}
+
+/// The bytes of a file.
+pub fn file_size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
 pub fn text(value: &str) -> Written<VarLenUnicode> {
@@ -598,6 +635,30 @@ pub struct Content<'a> {
     pub fits: Option<Vec<Stored>>,
 }
 
+impl Content<'_> {
+    /// No fewer bytes than these take in a file.
+    pub fn size(&self) -> u64 {
+        // Text has 16 bytes where it stands, and a header of 16 in a heap that is not always full.
+        let text = |text: &str| 2 * text.len() as u64 + 48;
+        let column = |column: &Stored| {
+            let levels = match &column.kind {
+                Kind::Category(levels) => levels.iter().map(|level| text(level)).sum(),
+                _ => 0,
+            };
+            let values = match &column.values {
+                Column::Text(values) => values.iter().map(|value| text(value.as_deref().unwrap_or(""))).sum(),
+                values => 8 * values.len() as u64,
+            };
+            // And the headers of up to three datasets.
+            levels + values + (1 << 14)
+        };
+        let names = |names: &[String]| names.iter().map(|name| text(name)).sum::<u64>();
+        let columns = self.obs.iter().chain(&self.var).chain(self.fits.iter().flatten());
+        let matrices = 8 * self.matrices.counts.len() + 12 * self.matrices.scores.len() + 5 * self.matrices.called.len();
+        matrices as u64 + 12 * self.cells.len() as u64 + names(self.cells) + names(self.guides) + columns.map(column).sum::<u64>()
+    }
+}
+
 /// Writes an .h5ad. The columns of obs and var of `template`, an .h5ad of the same cells and guides in the same order, are kept.
 pub fn write(path: &Path, overwrite: bool, template: Option<&Path>, content: Content) -> Result<()> {
     let draft = Draft::new(path, template, overwrite)?;
@@ -609,6 +670,8 @@ pub fn write(path: &Path, overwrite: bool, template: Option<&Path>, content: Con
         };
         let (obs, var) = (frame("obs", "cell")?, frame("var", "guide")?);
         let file = draft.open(0)?;
+        // Of the template come tables, which are part of it.
+        draft.reserve(&file, content.size() + template.map_or(0, file_size))?;
         write_anndata(&file, obs.as_ref(), var.as_ref(), content).map_err(|error| draft.failed(error))?;
         draft.close(file)
     })?;
