@@ -342,7 +342,8 @@ impl<'a> Values<'a> {
         let mut bytes = 0;
         for first in range.clone().step_by(piece) {
             let raw = raw_strings(&self.dataset, Some(first..(first + piece).min(range.end)));
-            let raw = raw.map_err(|error| self.source.damaged(&self.what, error))?.ok_or_else(|| self.wrong_type("text"))?;
+            let raw =
+                raw.map_err(|error| self.source.damaged(&self.what, error))?.ok_or_else(|| self.wrong_type("text"))?;
             for (position, text) in raw.into_iter().enumerate() {
                 bytes += text.len();
                 if bytes > file && !fixed {

@@ -88,7 +88,8 @@ impl Draft {
     pub fn reserve(&self, file: &hdf5::File, more: u64) -> Result<()> {
         let (from, to) = (self.reserved.get().max(file.size()), file.size() + more + MARGIN);
         if from < to {
-            let taken = OpenOptions::new().write(true).open(&self.draft).and_then(|file| allocate(&file, from, to - from));
+            let taken =
+                OpenOptions::new().write(true).open(&self.draft).and_then(|file| allocate(&file, from, to - from));
             taken.map_err(|error| Source(&self.path).file(format!("cannot be written: {error}.")))?;
             self.reserved.set(to);
         }
@@ -648,8 +649,13 @@ impl Content<'_> {
         };
         let names = |names: &[String]| names.iter().map(|name| text(name)).sum::<u64>();
         let columns = self.obs.iter().chain(&self.var).chain(self.fits.iter().flatten());
-        let matrices = 8 * self.matrices.counts.len() + 12 * self.matrices.scores.len() + 5 * self.matrices.called.len();
-        matrices as u64 + 12 * self.cells.len() as u64 + names(self.cells) + names(self.guides) + columns.map(column).sum::<u64>()
+        let matrices =
+            8 * self.matrices.counts.len() + 12 * self.matrices.scores.len() + 5 * self.matrices.called.len();
+        matrices as u64
+            + 12 * self.cells.len() as u64
+            + names(self.cells)
+            + names(self.guides)
+            + columns.map(column).sum::<u64>()
     }
 }
 
