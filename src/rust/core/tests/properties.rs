@@ -86,7 +86,7 @@ proptest! {
         let counts = screen.view();
         let mut by_cell = vec![];
         for guide in 0..screen.n_guides {
-            for &at in counts.guide(guide).position {
+            for &at in counts.by_guide().guide(guide).position {
                 by_cell.push((at as usize, guide as i32));
             }
         }

@@ -155,7 +155,10 @@ fn check(read: &GuideFile) -> Result<(), String> {
     holds(cells > 0 && guides > 0, "there are no cells or guides")?;
     holds(read.indptr.len() == cells + 1 && read.indptr[0] == 0, "rows are not as many as cells")?;
     holds(read.indptr.is_sorted(), "rows end before they start")?;
-    holds(read.indptr[cells] as usize == read.counts.len() && read.guides.len() == read.counts.len(), "lengths differ")?;
+    holds(
+        read.indptr[cells] as usize == read.counts.len() && read.guides.len() == read.counts.len(),
+        "lengths differ",
+    )?;
     for row in read.indptr.windows(2) {
         let row = &read.guides[row[0] as usize..row[1] as usize];
         holds(row.windows(2).all(|pair| pair[0] < pair[1]), "guides of a cell are not sorted")?;
@@ -184,10 +187,14 @@ fn supervise(reader: &Reader, time: Duration, folder: &Path, seeds: &[String]) -
     while start.elapsed() < time {
         let mut worker = Command::new(&program);
         worker.args([reader.name, "work", &number.to_string()]).arg(&file).args(seeds);
-        let Ok(mut worker) = worker.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else { return ExitCode::from(2) };
+        let Ok(mut worker) = worker.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
+            return ExitCode::from(2);
+        };
         let Some(said) = worker.stdout.take() else { return ExitCode::from(2) };
         let (send, lines) = mpsc::channel();
-        std::thread::spawn(move || BufReader::new(said).lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        std::thread::spawn(move || {
+            BufReader::new(said).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
+        });
         let mut wrong = None;
         let why = loop {
             match lines.recv_timeout(HANG) {
@@ -220,5 +227,9 @@ fn supervise(reader: &Reader, time: Duration, folder: &Path, seeds: &[String]) -
     }
     let _ = std::fs::remove_file(&file);
     println!("{}: {cases} cases in {} s, {finds} finds", reader.name, start.elapsed().as_secs());
-    if finds == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if finds == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -42,7 +42,19 @@ fn attribute(random: &mut Random, object: &Location, name: &str, value: &str) ->
         1 => object.new_attr::<i32>().create(name)?.write_scalar(&7),
         2 => object.new_attr_builder().with_data(&[0.5, f64::NAN]).create(name).map(drop),
         3 => {
-            let other: &[&str] = &["", "array", "dataframe", "csr_matrix", "csc_matrix", "categorical", "0.2.0", "_index", "/", ".", "lane"];
+            let other: &[&str] = &[
+                "",
+                "array",
+                "dataframe",
+                "csr_matrix",
+                "csc_matrix",
+                "categorical",
+                "0.2.0",
+                "_index",
+                "/",
+                ".",
+                "lane",
+            ];
             let other = *random.one_of(other);
             object.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text(other))
         }
@@ -93,7 +105,8 @@ fn column(random: &mut Random, parent: &Group, name: &str, rows: usize) -> Resul
             let group = parent.create_group(name)?;
             encode(random, &group, "categorical", "0.2.0")?;
             let codes = if random.one_in(2) { rows } else { 1 };
-            let codes: Vec<i64> = (0..rows).map(|row| (row % codes.max(1)) as i64 - i64::from(random.one_in(4 * ODDS))).collect();
+            let codes: Vec<i64> =
+                (0..rows).map(|row| (row % codes.max(1)) as i64 - i64::from(random.one_in(4 * ODDS))).collect();
             numbers(random, &group, "codes", &codes)?;
             if random.one_in(ODDS) {
                 return odd_object(random, &group, "categories");
@@ -157,7 +170,9 @@ fn numbers(random: &mut Random, parent: &Group, name: &str, values: &[i64]) -> R
             0 => parent.new_dataset::<T>().chunk(1 << 12).shape(many..).create(name).map(drop),
             1 => parent.new_dataset::<T>().deflate(4).chunk(1 << 12).shape(many..).create(name).map(drop),
             2..=5 if !values.is_empty() => builder.chunk(chunk).deflate(4).with_data(values).create(name).map(drop),
-            6..=8 if !values.is_empty() => builder.chunk(chunk).shuffle().deflate(4).with_data(values).create(name).map(drop),
+            6..=8 if !values.is_empty() => {
+                builder.chunk(chunk).shuffle().deflate(4).with_data(values).create(name).map(drop)
+            }
             9 if !values.is_empty() => builder.chunk(chunk).lzf().with_data(values).create(name).map(drop),
             10 if !values.is_empty() => builder.chunk(chunk).fletcher32().with_data(values).create(name).map(drop),
             _ => builder.with_data(values).create(name).map(drop),
@@ -239,7 +254,8 @@ fn dense(random: &mut Random, file: &Group, name: &str, cells: usize, guides: us
     };
     encode(random, &dataset, "array", "0.2.0")?;
     if dataset.size() > 0 && dataset.shape() == [rows, columns] {
-        let values: Vec<f32> = (0..rows * columns).map(|_| if random.one_in(3) { random.below(20) as f32 } else { 0.0 }).collect();
+        let values: Vec<f32> =
+            (0..rows * columns).map(|_| if random.one_in(3) { random.below(20) as f32 } else { 0.0 }).collect();
         let _ = dataset.write_raw(&values);
     }
     Ok(())
