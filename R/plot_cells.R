@@ -32,7 +32,7 @@ plot_guides_per_cell <- function(calls) {
     ggplot2::scale_colour_manual(values = stats::setNames(picture_colours[["chance"]], label)) +
     ggplot2::scale_x_continuous("guides called in a cell", breaks = whole_breaks(most)) +
     ggplot2::scale_y_continuous("cells", labels = big_labels, expand = ggplot2::expansion(c(0, 0.05))) +
-    ggplot2::labs(title = "Guides per cell", subtitle = paste0("model ", model_words(calls), "; MOI: ", of$words)) +
+    ggplot2::labs(title = "Guides per cell", subtitle = paste0("model ", model_words(calls), "\nMOI: ", of$words)) +
     picture_theme()
 }
 
