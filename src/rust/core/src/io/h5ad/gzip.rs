@@ -13,6 +13,8 @@ pub enum Converted {
     All,
     /// The first value that does not convert, with its position.
     Refused(usize, f64),
+    /// A chunk is sound but holds another number of values: HDF5 would take what is in its memory for the rest.
+    Damaged,
     /// HDF5 has to read this vector.
     NotGzip,
 }
@@ -67,7 +69,7 @@ pub fn convert<T: Stored, O: Send>(
             match converted {
                 Converted::All => {}
                 Converted::Refused(position, value) => return Converted::Refused(at - first + position, value),
-                Converted::NotGzip => return Converted::NotGzip,
+                other => return other,
             }
         }
     }
@@ -103,6 +105,7 @@ impl Layout {
                 let mut stream = Decompress::new(true);
                 match stream.decompress(&raw.bytes, buffer, FlushDecompress::Finish) {
                     Ok(Status::StreamEnd) if stream.total_out() == buffer.len() as u64 => buffer,
+                    Ok(Status::StreamEnd) => return Converted::Damaged,
                     _ => return Converted::NotGzip,
                 }
             }
