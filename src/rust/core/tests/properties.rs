@@ -76,7 +76,7 @@ proptest! {
 
     #[test]
     fn a_count_is_a_whole_number_that_fits(value in prop_oneof![any::<f64>(), (-3.0..70_000.0f64).prop_map(f64::round)]) {
-        let naive = value >= 0.0 && value <= 2_147_483_647.0 && value == value.trunc();
+        let naive = (0.0..=2_147_483_647.0).contains(&value) && value == value.trunc();
         prop_assert_eq!(is_count(value), naive);
         prop_assert_eq!(first_bad_count(&[1.0, value]).map(|bad| bad.position), (!naive).then_some(1));
     }
