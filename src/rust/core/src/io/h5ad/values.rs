@@ -412,10 +412,12 @@ fn convert_vector<T: Stored, O: Send>(
     match gzip::convert::<T, O>(&values.dataset, first, out, &convert) {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
-        Converted::Damaged => return Err(values.source.format_in(format!(
+        Converted::Damaged => {
+            return Err(values.source.format_in(format!(
             "{} is damaged: a compressed chunk holds another number of values than it should.\n  Write the file again.",
             values.what
-        ))),
+        )))
+        }
         Converted::NotGzip => {}
     }
     let block = values.block();
