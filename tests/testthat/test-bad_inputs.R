@@ -22,17 +22,17 @@ refused <- function(code, name) {
   condition <- tryCatch(
     {
       force(code)
-      NULL
+      simpleCondition("it is accepted")
     },
     error = identity
   )
-  expect_s3_class(condition, "kaichi_error")
+  if (!inherits(condition, "kaichi_error")) stop(name, " is not refused by kaichi: ", conditionMessage(condition))
   expect_false(inherits(condition, "kaichi_error_internal"), label = paste(name, conditionMessage(condition)))
   expect_identical(list.files(folder, all.files = TRUE, no.. = TRUE), character(), label = name)
   expect_identical(sum(assign_guides(small, model = "umi")$assigned), 4)
   # What HDF5 says of an error differs between its versions.
   text <- sub("((be read|be opened): ).*(\\.\n)", "\\1<HDF5>\\3", conditionMessage(condition))
-  paste0(name, ": <", class(condition)[1L], ">\n  ", gsub(tempdir(), "TEMP", text, fixed = TRUE))
+  paste0(name, ": <", class(condition)[1L], ">\n  ", gsub("\"[^\"]*/(hostile-)", "\"\\1", text))
 }
 
 cases <- function(...) {
@@ -169,7 +169,7 @@ test_that("valid HDF5 that is no honest .h5ad is refused, by every way in, witho
       # The same from file to file, by blocks and at once.
       for (model in c("umi", "poisson")) refused(assign_guides(path, model = model, output = "out.h5ad"), paste(name, model))
     }
-    gsub(folder, "FOLDER", text, fixed = TRUE)
+    text
   }, "", USE.NAMES = FALSE)
   expect_snapshot(writeLines(texts))
   if (!is.na(before)) expect_lt(most_memory() - before, 400)

@@ -169,7 +169,7 @@ fn check(read: &GuideFile) -> Result<(), String> {
     for names in [&read.cell_names, &read.guide_names] {
         let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
         sorted.sort_unstable();
-        holds(sorted[0] != "" && sorted.windows(2).all(|pair| pair[0] != pair[1]), "names are empty or the same")?;
+        holds(!sorted[0].is_empty() && sorted.windows(2).all(|pair| pair[0] != pair[1]), "names are empty or the same")?;
     }
     holds(read.batch.as_ref().is_none_or(|batch| batch.len() == cells), "batches are not as many as cells")
 }

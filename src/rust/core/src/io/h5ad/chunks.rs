@@ -15,6 +15,8 @@ pub enum Converted {
     All,
     /// The first value that does not convert, with its position.
     Refused(usize, f64),
+    /// A chunk is sound but holds another number of values: HDF5 would take what is in its memory for the rest.
+    Damaged,
     /// HDF5 has to read this vector.
     NotHere,
 }
@@ -46,22 +48,20 @@ impl Codec {
         }
     }
 
-    /// Fills `out`, or says that these bytes are not it.
-    fn decode(self, bytes: &[u8], out: &mut [u8]) -> bool {
+    /// Decodes into `out`: the bytes there were, or none where this cannot be decoded, or not into that many.
+    fn decode(self, bytes: &[u8], out: &mut [u8]) -> Option<usize> {
         match self {
             Codec::Gzip => {
                 let mut stream = Decompress::new(true);
                 let status = stream.decompress(bytes, out, FlushDecompress::Finish);
-                matches!(status, Ok(Status::StreamEnd)) && stream.total_out() == out.len() as u64
+                matches!(status, Ok(Status::StreamEnd)).then_some(stream.total_out() as usize)
             }
-            Codec::Lzf => match lzf::decompress(bytes, out.len()) {
-                Ok(decoded) if decoded.len() == out.len() => {
-                    out.copy_from_slice(&decoded);
-                    true
-                }
-                _ => false,
-            },
-            Codec::Zstd => zstd::decode(bytes, out) == Some(out.len()),
+            Codec::Lzf => {
+                let decoded = lzf::decompress(bytes, out.len()).ok()?;
+                out.get_mut(..decoded.len())?.copy_from_slice(&decoded);
+                Some(decoded.len())
+            }
+            Codec::Zstd => zstd::decode(bytes, out),
         }
     }
 }
@@ -106,7 +106,7 @@ pub fn convert<T: Stored, O: Send>(
             match converted {
                 Converted::All => {}
                 Converted::Refused(position, value) => return Converted::Refused(at - first + position, value),
-                Converted::NotHere => return Converted::NotHere,
+                other => return other,
             }
         }
     }
@@ -140,8 +140,10 @@ impl Layout {
         let bytes = match ran(place) {
             true => {
                 buffer.resize(self.chunk * size_of::<T>(), 0);
-                if !codec.decode(&raw.bytes, buffer) {
-                    return Converted::NotHere;
+                match codec.decode(&raw.bytes, buffer) {
+                    Some(length) if length == buffer.len() => {}
+                    Some(_) => return Converted::Damaged,
+                    None => return Converted::NotHere,
                 }
                 buffer
             }

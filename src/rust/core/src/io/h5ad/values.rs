@@ -421,6 +421,12 @@ fn convert_vector<T: Stored, O: Send>(
     match chunks::convert::<T, O>(&values.dataset, first, out, &convert) {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
+        Converted::Damaged => {
+            return Err(values.source.format_in(format!(
+            "{} is damaged: a compressed chunk holds another number of values than it should.\n  Write the file again.",
+            values.what
+        )))
+        }
         Converted::NotHere => {}
     }
     let block = values.block();
