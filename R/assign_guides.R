@@ -193,6 +193,8 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x
     template <- if (rust_is_h5ad(path.expand(x))) path.expand(x) else ""
+    # Targets that the file itself has are among its columns, which are kept, as where the calls go from file to file.
+    if (nzchar(template) && is.null(guides)) calls <- without_guide_table(calls)
     write_h5ad_calls(calls, output, overwrite, score = score, template = template)
     return(invisible(calls_in_file(output, calls$fits, calls)))
   }

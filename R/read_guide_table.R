@@ -66,3 +66,9 @@ carry_guides <- function(calls, table) {
   if (!is.null(target)) calls$cells$target <- target[match(calls$cells$guide_id, table$guide_id)]
   calls
 }
+
+without_guide_table <- function(calls) {
+  calls$cells$target <- NULL
+  calls$guides <- NULL
+  calls
+}

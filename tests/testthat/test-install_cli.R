@@ -67,7 +67,8 @@ test_that("settings, tables and the steps are those of R", {
 
   scores <- score_guides(guides_file(), "neg_binomial", batch = "lane")
   calls <- decide_guides(scores, fdr = 0.01, fdr_by = "guide", min_umi = 2)
-  write_calls(calls, path("r.csv"))
+  # The command line leaves the targets of the file where they are.
+  write_calls(without_guide_table(calls), path("r.csv"))
   run("score", shQuote(guides_file()), "--model", "neg_binomial", "--batch", "lane", "--output", shQuote(path("scores.h5ad")))
   decide <- function(...) run("decide", "--scores", shQuote(path("scores.h5ad")), ...)
   decide("--fdr", "0.01", "--fdr-by", "guide", "--min-umi", "2", "--output", shQuote(path("cli.csv")))
@@ -77,7 +78,7 @@ test_that("settings, tables and the steps are those of R", {
   text <- decide()
   cells <- utils::read.csv(text = text, na.strings = "", colClasses = c(cell_barcode = "character", guide_id = "character"))
   # Base R's own reading of numbers may be off in the last place.
-  expect_equal(cells, decide_guides(scores)$cells, tolerance = 1e-15)
+  expect_equal(cells, without_guide_table(decide_guides(scores))$cells, tolerance = 1e-15)
 })
 
 test_that("the folder of Cell Ranger is that of R", {

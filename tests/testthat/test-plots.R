@@ -150,7 +150,7 @@ test_that("bad arguments are errors that say what to give", {
     error_text("argument", plot_knee(calls$cells))
     error_text("argument", plot_guide_pairs(calls, label = -1))
     error_text("argument", plot_cells_per_guide(calls, control = "NT"))
-    error_text("argument", plot_cells_per_guide(calls, "guides.csv"))
+    error_text("file", plot_cells_per_guide(calls, "guides.csv"))
     error_text("argument", plot_model_agreement(calls))
   })
 })

@@ -134,7 +134,9 @@ def run_all(folders: list[Path], tool: str, models: list[str], write, run) -> No
                 called = run(screen, model)
                 with appears_whole(calls) as part:
                     called.astype("<i4").tofile(part)
-            except Exception as error:  # the table shows a gap and the reason, not a crash
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # the table shows a gap and the reason, not a crash; a panic of Rust is no Exception
                 failure.write_text(f"{type(error).__name__}: {error}\n")
             print(f"{folder.name} {tool} {model}: {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
 

@@ -222,8 +222,8 @@ pub fn normal_interval(a: f64, b: f64) -> (f64, f64, f64) {
     let density = |z: f64| if z.is_finite() { (ln_normal_density(z) - ln_mass).exp() } else { 0.0 };
     let (at_a, at_b) = (density(a), density(b));
     let edge = if a.is_finite() { a * at_a } else { 0.0 } - b * at_b;
-    // Rounding must not leave the interval, nor make the variance negative.
-    let mean = (at_a - at_b).clamp(a, b);
+    // Rounding must not leave the interval, nor make the variance negative. Extrapolated bounds may be NaN, which clamp() refuses.
+    let mean = (at_a - at_b).max(a).min(b);
     (ln_mass, mean, (1.0 + edge).max(mean * mean))
 }
 
