@@ -1,8 +1,6 @@
 //! What is said while the work goes on: a bar on a terminal, lines elsewhere; and Ctrl-C.
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
-use std::sync::OnceLock;
+use std::sync::{mpsc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ArgMatches;
@@ -12,11 +10,9 @@ use kaichi_core::{Error, Result};
 
 /// Of the one command that this process runs.
 static PROGRESS: OnceLock<Progress> = OnceLock::new();
-/// Whether there is a file without its name, which its writer removes if it is told to stop.
-static WRITING: AtomicBool = AtomicBool::new(false);
-
-/// Whether the process is ending by Ctrl-C.
-static LEAVING: AtomicBool = AtomicBool::new(false);
+/// Whether there is a file without its name, which its writer removes if it is told to stop. Who ends the process by Ctrl-C keeps
+/// the lock: no file is begun then.
+static WRITING: Mutex<bool> = Mutex::new(false);
 
 pub const INTERRUPTED: u8 = 130;
 
@@ -28,8 +24,8 @@ fn progress() -> &'static Progress {
 pub fn listen_to_ctrl_c() -> Result<()> {
     let mut asked = false;
     ctrlc::set_handler(move || {
-        if asked || !WRITING.load(Ordering::SeqCst) {
-            LEAVING.store(true, Ordering::SeqCst);
+        let writing = writing();
+        if asked || !*writing {
             std::process::exit(i32::from(INTERRUPTED));
         }
         asked = true;
@@ -41,9 +37,11 @@ pub fn listen_to_ctrl_c() -> Result<()> {
 /// On the main thread, before it ends: does not come back where Ctrl-C ends the process. HDF5 closes its files then, and what fails
 /// of that here is no error of the user's.
 pub fn let_ctrl_c_end() {
-    while LEAVING.load(Ordering::SeqCst) {
-        std::thread::park();
-    }
+    drop(writing());
+}
+
+fn writing() -> MutexGuard<'static, bool> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// While it lives, Ctrl-C waits for the writer.
@@ -51,7 +49,7 @@ pub struct Unfinished(());
 
 impl Unfinished {
     pub fn new() -> Self {
-        WRITING.store(true, Ordering::SeqCst);
+        *writing() = true;
         Unfinished(())
     }
 
@@ -63,7 +61,7 @@ impl Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        WRITING.store(false, Ordering::SeqCst);
+        *writing() = false;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The binary on the files of tests/testthat/fixtures, which a source tarball may lack. That its results are those of R is
 //! tested in tests/testthat/test-install_cli.R.
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -392,7 +392,11 @@ fn write_screen(path: &Path, n_cells: usize, n_guides: usize) {
         notes: &[],
         fits: None,
     };
-    write(path, false, None, content).unwrap();
+    // A command that another test starts meanwhile inherits HDF5's handle and its lock: the copy has neither.
+    let locked = path.with_extension("locked");
+    write(&locked, false, None, content).unwrap();
+    fs::copy(&locked, path).unwrap();
+    fs::remove_file(&locked).unwrap();
 }
 
 #[cfg(unix)]
@@ -401,26 +405,27 @@ fn ctrl_c_leaves_nothing() {
     let folder = folder("ctrl_c");
     // Large enough to be at work for seconds.
     let input = folder.join("in.h5ad");
-    write_screen(&input, 20_000, 400);
+    write_screen(&input, 50_000, 400);
     let input = input.display().to_string();
     let out = folder.join("out.h5ad");
-    for (output, model) in [(&out, "neg_binomial"), (&folder.join("out.csv"), "neg_binomial")] {
-        let child = Command::new(env!("CARGO_BIN_EXE_kaichi"))
-            .args(["assign", &input, "--model", model, "--output"])
+    for output in [&out, &folder.join("out.csv")] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kaichi"))
+            .args(["assign", &input, "--model", "neg_binomial", "--output"])
             .arg(output)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        // It listens from its first line on.
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut text = String::new();
+        said.read_line(&mut text).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
         let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         let started = std::time::Instant::now();
-        let status = {
-            let mut child = child;
-            child.wait().unwrap()
-        };
-        assert_eq!(status.code(), Some(130));
+        said.read_to_string(&mut text).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{text}");
         assert!(started.elapsed().as_secs() < 5);
         assert_eq!(entries(&folder), ["in.h5ad"]);
     }

@@ -160,10 +160,14 @@ impl Drop for Draft {
 fn allocate(file: &std::fs::File, from: u64, n: u64) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
     let (Ok(from), Ok(n)) = (from.try_into(), n.try_into()) else { return Err(ErrorKind::FileTooLarge.into()) };
-    // SAFETY: the file is open during the call, which touches no memory of ours.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), from, n) } {
-        0 => Ok(()),
-        error => Err(std::io::Error::from_raw_os_error(error)),
+    loop {
+        // SAFETY: the file is open during the call, which touches no memory of ours.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), from, n) } {
+            0 => return Ok(()),
+            // A signal, Ctrl-C among them: who it is for decides what follows.
+            libc::EINTR => {}
+            error => return Err(std::io::Error::from_raw_os_error(error)),
+        }
     }
 }
 
