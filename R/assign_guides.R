@@ -61,7 +61,8 @@
 #'     \item{fits}{data.frame, one row per guide (per batch for beta2 and beta3): `guide_id` or `batch`; `status`: `"ok"`,
 #'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`,
 #'       `"fewer_components"` (beta2 and beta3: fewer populations than Betas); `n_cells` int, cells with the guide; the
-#'       parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one component less BIC of
+#'       parameters of the model; the shares of its components; `log_lik` (of `ambient`, of the cells that its shared
+#'       parameters were learnt from, at most 20,000); `bic_gain` dbl, BIC of one component less BIC of
 #'       the mixture; `iterations`; `converged`; `note` chr, the status in words; and for fits per guide, what the
 #'       calls are worth: `n_cells_called` int; `min_umi_called` int, the smallest count called, NA if none;
 #'       `expected_cells` dbl, 0 or more, the sum of the posteriors of all cells with the guide; `expected_precision` dbl, 0

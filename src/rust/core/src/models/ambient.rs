@@ -43,8 +43,8 @@ const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
 /// The soup alone is fitted to the end where its log-likelihood is within this share of the model's.
 const CLOSE: f64 = 0.05;
-/// Rounds on more than the training cells: of very many, all but the last on every so manieth. Then the last finds cells as they
-/// are expected to be, and looks at each a few times before the guides learn from it.
+/// Rounds on more than the training cells: where these are very many, all but the last on one in `LAST_SHARE`. The last then finds
+/// cells as they are expected to be, and looks at each `LAST_LOOKS` times before the guides learn from it.
 const LAST_ROUNDS: usize = 4;
 const LAST_SHARE: usize = 4;
 const LAST_LOOKS: usize = 1;
