@@ -55,8 +55,13 @@ impl Source<'_> {
 
 /// Names in quotes, cut after ten.
 pub fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{}\"", name.as_ref())).collect();
-    match names.len().saturating_sub(10) {
+    quoted_to(10, names)
+}
+
+/// Names in quotes, cut after `most`.
+pub fn quoted_to<S: AsRef<str>>(most: usize, names: &[S]) -> String {
+    let shown: Vec<String> = names.iter().take(most).map(|name| format!("\"{}\"", name.as_ref())).collect();
+    match names.len().saturating_sub(most) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
