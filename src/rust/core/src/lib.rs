@@ -8,6 +8,7 @@ pub mod decide;
 pub mod diagnose;
 pub mod error;
 pub mod fit;
+pub mod histogram;
 pub mod io;
 pub mod mixture;
 pub mod models;

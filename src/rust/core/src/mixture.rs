@@ -5,6 +5,7 @@
 //! effects and dispersion between components.
 use crate::counts::GuideCounts;
 use crate::fit::{FitRow, FitTable, Status};
+use crate::histogram::{self, RowScores, Rows};
 use crate::models::{Control, Scores};
 use crate::run::Progress;
 use crate::special::ln_sum_exp;
@@ -19,6 +20,8 @@ const SHORT_RUN: usize = 6;
 const FINALISTS: usize = 3;
 /// exp() of less is 0.
 const UNDERFLOW: f64 = -745.2;
+/// A share of less does not change 1, and no sum that a step of EM is made of.
+const NEGLIGIBLE: f64 = -45.0;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
 const SAME: f64 = 0.02;
 
@@ -123,8 +126,8 @@ impl<P> State<P> {
     }
 }
 
-/// ln of the density of a mixture of the first k components, and the share of each in it.
-fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST]) -> (f64, [f64; MOST]) {
+/// ln of the density of a mixture of the first k components, and the share of each in it; 0 where its ln is below `least`.
+fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST], least: f64) -> (f64, [f64; MOST]) {
     let top = (0..k).fold(f64::NEG_INFINITY, |top, j| {
         joint[j] += ln_share[j];
         top.max(joint[j])
@@ -139,7 +142,7 @@ fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST]) -> (f64, [f6
         let below = joint[j] - top;
         share[j] = if below == 0.0 {
             1.0
-        } else if below < UNDERFLOW {
+        } else if below < least {
             0.0
         } else {
             below.exp()
@@ -175,7 +178,7 @@ fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], expected: &m
     let mut log_lik = 0.0;
     for ((o, w), row) in obs.iter().zip(&mut expected.weight).zip(&mut expected.rows) {
         let (density, of_row) = m.ln_density(&state.params, &table, o);
-        let (total, share) = shares(m.components(), density, &ln_share);
+        let (total, share) = shares(m.components(), density, &ln_share, NEGLIGIBLE);
         *w = share.map(|s| o.n * s);
         *row = of_row;
         log_lik += o.n * (total + o.ln_const);
@@ -205,7 +208,7 @@ fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
     obs: &[Obs],
-    expected: &mut Expected<M::Row>,
+    [expected, far_expected]: &mut [Expected<M::Row>; 2],
     most: usize,
     tolerance: f64,
     mut watch: impl FnMut(f64),
@@ -220,7 +223,6 @@ fn climb<M: Mixture>(
     };
     // Where the path was at the last two steps, in unbounded scales.
     let mut path: Vec<Vec<f64>> = Vec::new();
-    let mut far_expected = Expected::new(obs.len());
     loop {
         let objective = objective_at(state, expected);
         let gain = objective - state.objective;
@@ -239,12 +241,12 @@ fn climb<M: Mixture>(
             if let Some(far) = extrapolate(x0, x1, x2) {
                 let mut there = state.clone();
                 set_coordinates(m, &mut there, &far);
-                there.objective = objective_at(&there, &mut far_expected);
+                there.objective = objective_at(&there, far_expected);
                 // Within the tolerance, rounding would decide.
                 if there.objective > objective + tolerance {
                     watch(there.objective);
                     *state = there;
-                    std::mem::swap(expected, &mut far_expected);
+                    std::mem::swap(expected, far_expected);
                 }
             }
             path.clear();
@@ -339,7 +341,7 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
 pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
     let k = m.components();
-    let mut expected = Expected::new(obs.len());
+    let mut expected = [(); 2].map(|()| Expected::new(obs.len()));
     let first = m.start(obs);
     let mut states: Vec<State<M::Params>> = match m.start_share(&first) {
         Some(share) => vec![State { share, ..State::new(first.clone()) }],
@@ -463,7 +465,7 @@ impl<P> Fit<P> {
             .map(|o| {
                 let judged = m.judged_as(&self.params, o);
                 let (density, _) = m.ln_density(&self.params, &table, &judged);
-                let (total, share) = shares(m.components(), density, &ln_share);
+                let (total, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
                 if total.is_finite() {
                     share[last]
                 } else {
@@ -577,38 +579,21 @@ pub fn score_per_guide<M: Mixture>(
     counts: &GuideCounts,
     control: &Control,
     progress: &Progress,
-    depth: bool,
 ) -> Result<Scores> {
     let by_guide = counts.by_guide();
-    let bins = depth.then(|| DepthBins::new(counts));
+    let bins = DepthBins::new(counts);
     let fitted = progress.map(counts.n_guides(), |guide| {
         let entries = by_guide.guide(guide);
         let gate = gate(entries.count.len(), entries.count.iter().copied().max().unwrap_or(0), control);
         if let Some(row) = gate {
             return (FitRow { unit: guide, ..row }, None);
         }
-        let seen: Vec<(f64, f64, u32)> = entries
-            .count
-            .iter()
-            .zip(entries.cell)
-            .map(|(&y, &cell)| match bins {
-                Some(_) => (f64::from(y), counts.depth()[cell as usize], counts.batch()[cell as usize]),
-                None => (f64::from(y), 1.0, 0),
-            })
-            .collect();
-        let zeros = match &bins {
-            Some(bins) => bins.zeros(m, entries.cell, counts.depth()),
-            None => {
-                let n = counts.n_cells() - seen.len();
-                let zero = Obs { y: 0.0, depth: 1.0, batch: 0, n: n as f64, ln_const: m.ln_const(0.0, 1.0) };
-                if n > 0 {
-                    vec![zero]
-                } else {
-                    vec![]
-                }
-            }
+        let seen = |(&y, &cell): (&u32, &u32)| {
+            let cell = cell as usize;
+            (f64::from(y), counts.depth()[cell], counts.batch()[cell])
         };
-        let (obs, row_of) = group(m, zeros, &seen);
+        let seen: Vec<(f64, f64, u32)> = entries.count.iter().zip(entries.cell).map(seen).collect();
+        let (obs, row_of) = group(m, bins.zeros(m, entries.cell, counts.depth()), &seen);
         let (row, posterior) = fit_unit(m, &obs, control);
         let scores = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
         (FitRow { unit: guide, n_cells: seen.len(), ..row }, scores)
@@ -627,11 +612,17 @@ pub fn score_per_guide<M: Mixture>(
     Ok(Scores { score, fits: FitTable::from_rows("guide", &column_names(m), &rows) })
 }
 
-/// What [`score_per_guide`] without depth gives, from the histogram of each guide alone: rows of a count and the number of cells
-/// with it, counts rising. Of each guide the score of each row (none where nothing is called), and the fits.
+/// The scores of a family without depth.
+pub fn score_counts<M: Mixture>(m: &M, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
+    let histograms = histogram::of_guides(counts);
+    let (scores, fits) = score_histograms(m, &histograms, counts.n_cells(), control, progress)?;
+    Ok(Scores { score: RowScores::new(&histograms, &scores).of(counts.guides(), counts.counts()), fits })
+}
+
+/// Those of the rows of the histogram of each guide (none where nothing of it is called), and the fits.
 pub fn score_histograms<M: Mixture>(
     m: &M,
-    histograms: &[Vec<(u32, u32)>],
+    histograms: &[Rows],
     n_cells: usize,
     control: &Control,
     progress: &Progress,
@@ -720,7 +711,7 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
 /// The objective at every iteration from every start: what the law "the log-likelihood never falls" is checked on.
 #[cfg(test)]
 pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
-    let mut expected = Expected::new(obs.len());
+    let mut expected = [(); 2].map(|()| Expected::new(obs.len()));
     let first = m.start(obs);
     let rows = rows_at(m, &first, obs);
     start_weights(m, obs, control.starts)

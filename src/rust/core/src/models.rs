@@ -2,6 +2,7 @@
 //! help of the command line and the laws in `tests/every_model.rs` all derive from it.
 use crate::counts::GuideCounts;
 use crate::fit::FitTable;
+use crate::histogram::Rows;
 use crate::run::Progress;
 use crate::{Error, Result};
 
@@ -122,7 +123,7 @@ pub trait Model: Sync {
 }
 
 /// See [`crate::mixture::score_histograms`].
-pub type ByHistogram = fn(&[Vec<(u32, u32)>], usize, &Control, &Progress) -> Result<(Vec<Option<Vec<f64>>>, FitTable)>;
+pub type ByHistogram = fn(&[Rows], usize, &Control, &Progress) -> Result<(Vec<Option<Vec<f64>>>, FitTable)>;
 
 /// The model of that name, or an error with the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Model> {

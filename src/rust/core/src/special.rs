@@ -49,6 +49,24 @@ pub fn log10_next(y: f64) -> f64 {
     COUNTED.log10_next.get(y as usize).copied().unwrap_or_else(|| (y + 1.0).log10())
 }
 
+/// ln(1 + x), by its series where x is small.
+pub fn ln_1p(x: f64) -> f64 {
+    if x.abs() < 1e-3 {
+        x * (1.0 - x * (1.0 / 2.0 - x * (1.0 / 3.0 - x * (1.0 / 4.0 - x * (1.0 / 5.0)))))
+    } else {
+        x.ln_1p()
+    }
+}
+
+/// exp(x) - 1, by its series where x is small.
+pub fn exp_m1(x: f64) -> f64 {
+    if x.abs() < 1e-3 {
+        x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0))))
+    } else {
+        x.exp_m1()
+    }
+}
+
 /// ln(sum(exp(x))), safe when all are -inf.
 pub fn ln_sum_exp(x: &[f64]) -> f64 {
     let top = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -253,6 +271,16 @@ mod tests {
         assert!((ln_normal_mass(-1.0, 1.0) - 0.6826894921370859f64.ln()).abs() < 1e-10);
         assert!((ln_normal_mass(5.0, 6.0) - ln_normal_mass(-6.0, -5.0)).abs() < 1e-13);
         assert!((ln_normal_mass(f64::NEG_INFINITY, -1.0) - ln_normal_cdf(-1.0)).abs() < 1e-14);
+    }
+
+    #[test]
+    fn series_meet_what_they_stand_for() {
+        for x in [0.0, 1e-12, 1e-5, 9.99e-4, 1.001e-3, 2.0] {
+            for x in [x, -0.4 * x] {
+                assert!((ln_1p(x) - x.ln_1p()).abs() <= 4e-16 * x.abs(), "{x}");
+                assert!((exp_m1(x) - x.exp_m1()).abs() <= 4e-16 * x.exp_m1().abs(), "{x}");
+            }
+        }
     }
 
     #[test]

@@ -3,18 +3,16 @@
 //! The counts are read twice: once to count how often each guide has each number of UMIs, from which the models without depth
 //! are fitted, and once for scores, calls and output. The results are those of the whole matrix in memory, bit for bit. Models
 //! and rules that look at the whole matrix get it, and only the output is in blocks.
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
-
-use rayon::prelude::*;
 
 use crate::counts::GuideCounts;
 use crate::decide::{decide, set_probability, Calls, Cut, Rule};
 use crate::diagnose::{Diagnosis, Sums};
 use crate::fit::{Column, FitTable};
+use crate::histogram::{Histogram, RowScores, Rows};
 use crate::io::h5ad::frame::{Frame, Names};
-use crate::io::h5ad::matrix::{Blocks, Matrix, Rows};
+use crate::io::h5ad::matrix::{Blocks, Matrix};
 use crate::io::h5ad::quiet::quietly;
 use crate::io::h5ad::values::Source;
 use crate::io::h5ad::write::{self, Block, Draft, Index, Kind, Matrices, Note, Shape, Stored, Table};
@@ -102,14 +100,16 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     names.check_unique()?;
 
     let mut local = job.rule;
+    let rows: Vec<Rows> = histograms.into_iter().map(Histogram::rows).collect();
+    let of_rows;
     let (scored, fits) = match (&blocks, by_histogram) {
         (_, Some(score)) => {
-            let histograms: Vec<Vec<(u32, u32)>> = histograms.into_iter().map(Histogram::rows).collect();
-            let (scores, fits) = score(&histograms, n_cells, job.control, progress)?;
+            let (scores, fits) = score(&rows, n_cells, job.control, progress)?;
             if let Cut::Fdr(fdr) = job.rule.cut {
-                local = at_fdr(&histograms, &scores, fdr, job.rule.min_umi);
+                local = at_fdr(&rows, &scores, fdr, job.rule.min_umi);
             }
-            (Scored::Rows(histograms, scores), Some(fits))
+            of_rows = scores;
+            (Scored::Rows(RowScores::new(&rows, &of_rows)), Some(fits))
         }
         (Blocks::Whole(rows), None) if !in_blocks => {
             let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
@@ -161,8 +161,8 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
                 let first = seen - rows.counts.len();
                 (scores[first..seen].to_vec(), part(calls, range.clone(), first))
             }
-            Scored::Rows(histograms, scores) => {
-                let scores = look_up(&rows, histograms, scores);
+            Scored::Rows(of_rows) => {
+                let scores = of_rows.of(&rows.guides, &rows.counts);
                 let calls = decide(&counts, &scores, &local)?;
                 (scores, calls)
             }
@@ -219,9 +219,9 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
 }
 
 /// Where the scores of a block come from.
-enum Scored {
+enum Scored<'a> {
     /// From those of the rows of the histograms.
-    Rows(Vec<Vec<(u32, u32)>>, Vec<Option<Vec<f64>>>),
+    Rows(RowScores<'a>),
     /// The model scores the block.
     Cells,
     /// All are known, and so are the calls.
@@ -239,47 +239,8 @@ fn part(calls: &Calls, cells: Range<usize>, first: usize) -> Calls {
     }
 }
 
-/// How many cells have each count of a guide.
-#[derive(Clone, Default)]
-struct Histogram {
-    /// By the count, as far as it has come.
-    small: Vec<u32>,
-    large: BTreeMap<u32, u32>,
-}
-
-impl Histogram {
-    const SMALL: u32 = 256;
-
-    fn add(&mut self, y: u32) {
-        if y >= Self::SMALL {
-            *self.large.entry(y).or_default() += 1;
-            return;
-        }
-        let y = y as usize;
-        if self.small.len() <= y {
-            self.small.resize(y + 1, 0);
-        }
-        self.small[y] += 1;
-    }
-
-    /// Counts that occur, rising, and the cells with each.
-    fn rows(self) -> Vec<(u32, u32)> {
-        (0..).zip(self.small).filter(|&(_, n)| n > 0).chain(self.large).collect()
-    }
-}
-
-/// The score of every stored count, from that of each row of its guide's histogram.
-fn look_up(rows: &Rows, histograms: &[Vec<(u32, u32)>], scores: &[Option<Vec<f64>>]) -> Vec<f64> {
-    let score = |(&guide, &y): (&i32, &f64)| {
-        let guide = guide as usize;
-        let at = histograms[guide].binary_search_by_key(&(y as u32), |&(y, _)| y).ok();
-        scores[guide].as_ref().zip(at).map_or(0.0, |(scores, at)| scores[at])
-    };
-    rows.guides.par_iter().zip(&rows.counts).with_min_len(1 << 13).map(score).collect()
-}
-
 /// A false discovery rate over all cells as the cut it comes to: the sums of `decide`, over the same groups of equal scores.
-fn at_fdr(histograms: &[Vec<(u32, u32)>], scores: &[Option<Vec<f64>>], fdr: f64, min_umi: f64) -> Rule {
+fn at_fdr(histograms: &[Rows], scores: &[Option<Vec<f64>>], fdr: f64, min_umi: f64) -> Rule {
     let mut groups: Vec<(f64, usize)> = histograms
         .iter()
         .zip(scores)

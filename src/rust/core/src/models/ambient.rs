@@ -25,7 +25,7 @@ use crate::counts::GuideCounts;
 use crate::fit::{Column, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
-use crate::special::{ln_factorial, ln_gamma};
+use crate::special::{exp_m1, ln_1p, ln_factorial, ln_gamma};
 use crate::Result;
 use std::sync::OnceLock;
 
@@ -43,8 +43,11 @@ const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
 /// The soup alone is fitted to the end where its log-likelihood is within this share of the model's.
 const CLOSE: f64 = 0.05;
-/// Rounds on all cells, where only some were learnt from.
+/// Rounds on more than the training cells: of very many, all but the last on every so manieth. Then the last finds cells as they
+/// are expected to be, and looks at each a few times before the guides learn from it.
 const LAST_ROUNDS: usize = 4;
+const LAST_SHARE: usize = 4;
+const LAST_LOOKS: usize = 1;
 /// Near, and converged: two searches in a row gained less than this of the log-likelihood.
 const NEAR: f64 = 2e-4;
 const GAIN: f64 = 2e-5;
@@ -52,12 +55,18 @@ const GAIN: f64 = 2e-5;
 const SETTLED: f64 = 1e-10;
 const SETTLED_SUMS: f64 = 1e-7;
 const LOOKS: usize = 200;
+/// How far ahead of a step a cell is looked at, in steps.
+const LEAST_AHEAD: f64 = -0.5;
+const MOST_AHEAD: f64 = 10.0;
 /// Rows of what a zero hides, by capture; bins of guides by ambient share and, per e-fold, of cells by exposure.
 const ROWS: usize = 32;
 const SHARE_BINS: usize = 64;
 const EXPOSURE_BINS: usize = 4;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
 const LONGEST_SUM: f64 = 5000.0;
+/// Rising factorials of so many factors are multiplied out before a logarithm is taken, and at all.
+const FEW_FACTORS: f64 = 12.0;
+const MANY_FACTORS: f64 = 48.0;
 /// What r and k are drawn to, and by how many nats per cell for a factor of e. Cells without any guide and carriers that
 /// left no UMI look alike: without this the fit may explain all of the former by small r and k.
 const RIDGE: (f64, f64, f64) = (2.0, 8.0, 0.05);
@@ -138,14 +147,23 @@ impl Model for Ambient {
         run.fit.bic_gain = 2.0 * (run.fit.log_lik - soup.fit.log_lik) - penalty;
         drop(soup);
         if training.cells.len() < n_cells {
-            let all = Sample::new(counts, 0..n_cells);
-            run.sums = Sums::new(n_cells, counts.n_counts());
-            for _ in 0..LAST_ROUNDS {
-                run.round(&all, None, &gated, progress)?;
+            // Guides that few of the training cells carry learn from more, in the end from all.
+            let few = n_cells < LAST_SHARE * TRAINING_CELLS;
+            let some = Sample::new(counts, (0..n_cells).step_by(if few { 1 } else { LAST_SHARE }));
+            run.sums = Sums::new(some.cells.len(), some.n_counts());
+            for _ in 1..LAST_ROUNDS {
+                run.round::<false>(&some, None, 0, &gated, progress)?;
             }
-            run.settle(&all, progress)?;
+            let all = if few {
+                some
+            } else {
+                run.sums = Sums::new(n_cells, counts.n_counts());
+                Sample::new(counts, 0..n_cells)
+            };
+            run.round::<false>(&all, None, if few { 0 } else { LAST_LOOKS }, &gated, progress)?;
+            run.settle::<false>(&all, progress)?;
         } else {
-            run.settle(&training, progress)?;
+            run.settle::<true>(&training, progress)?;
         }
         let Run { fit, sums, scale, posterior, .. } = run;
         let no_signal = fit.why_no_signal(&gated);
@@ -228,12 +246,24 @@ struct CellSums {
 }
 
 impl CellSums {
-    fn is_near(&self, other: &Self) -> bool {
-        let near = |a: f64, b: f64| (a - b).abs() <= SETTLED_SUMS * (1.0 + b);
-        near(self.background, other.background)
-            && near(self.share, other.share)
-            && near(self.signal, other.signal)
-            && near(self.efficiency, other.efficiency)
+    /// To `learnt`, relative to 1 and itself.
+    fn change(&self, learnt: &Self) -> [f64; 4] {
+        let change = |from: f64, to: f64| (to - from) / (1.0 + to);
+        [
+            change(self.background, learnt.background),
+            change(self.share, learnt.share),
+            change(self.signal, learnt.signal),
+            change(self.efficiency, learnt.efficiency),
+        ]
+    }
+
+    /// So many times further along the way from `last`.
+    fn look_ahead(&mut self, last: &Self, times: f64) {
+        let ahead = |now: &mut f64, last: f64| *now = (*now + times * (*now - last)).max(0.0);
+        ahead(&mut self.background, last.background);
+        ahead(&mut self.share, last.share);
+        ahead(&mut self.signal, last.signal);
+        ahead(&mut self.efficiency, last.efficiency);
     }
 }
 
@@ -277,7 +307,7 @@ impl<'a> Sample<'a> {
             places.map(|at| (self.counts.guides()[at], self.counts.counts()[at])).unzip();
         let indptr: Vec<i32> = self.starts.iter().map(|&start| start as i32).collect();
         let counts = GuideCounts::new(self.counts.n_guides(), &indptr, &guides, &y, None)?;
-        Ok(mixture::score_per_guide(&PoissonGauss, &counts, control, progress, false)?.score)
+        Ok(mixture::score_counts(&PoissonGauss, &counts, control, progress)?.score)
     }
 
     /// And by the guide's share of its cell.
@@ -377,7 +407,8 @@ impl ZeroTable {
                 let no_signal = (-size * (capture * f / size).ln_1p()).exp();
                 let seen = 1.0 - pi * (1.0 - no_signal);
                 // P(not carried | zero) = (1 - pi) / seen.
-                let (ln_seen, ln_not) = (seen.ln(), ((1.0 - pi) / seen).ln());
+                let ln_seen = ln_1p(seen - 1.0);
+                let ln_not = ln_1p(-pi) - ln_seen;
                 zero_sum += ln_seen;
                 not_carried_sum += ln_not;
                 efficiency_sum += pi * no_signal / seen * f * signal_size / (signal_size + capture * f);
@@ -415,7 +446,7 @@ impl ShareTable {
                     let all = 1.0 / (1.0 + x * q);
                     sums[0] += n * q * all;
                     sums[1] -= n * q * x * q * all * all;
-                    sums[2] += n * (x * q).ln_1p() / x;
+                    sums[2] += n * ln_1p(x * q) / x;
                 }
                 sums
             })
@@ -457,20 +488,63 @@ fn bin(values: &[f64]) -> Vec<(f64, f64)> {
     sorted.chunks(each).map(|chunk| (chunk.iter().sum::<f64>() / chunk.len() as f64, chunk.len() as f64)).collect()
 }
 
-/// Of a count: ln P(y | background) - ln P(0 | background), ln P(y | background + signal) - ln P(0 | background), and the
-/// background UMIs expected in the latter.
-fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f64, f64) {
+/// What is thought of a count.
+struct Judged {
+    /// Probability that the cell carries the guide, and that it does not.
+    carried: f64,
+    not: f64,
+    odds_not: f64,
+    /// Their logarithm, where they may underflow.
+    ln_odds_not: f64,
+    /// Background UMIs expected of it if the guide is carried.
+    both: f64,
+}
+
+impl Judged {
+    const NEVER: Self =
+        Judged { carried: 0.0, not: 1.0, odds_not: f64::INFINITY, ln_odds_not: f64::INFINITY, both: 0.0 };
+
+    fn new(odds_not: f64, both: f64) -> Self {
+        // Without the digits that 1 - carried would lose.
+        let carried = 1.0 / (1.0 + odds_not);
+        let not = if odds_not < 1.0 { odds_not * carried } else { 1.0 / (1.0 + 1.0 / odds_not) };
+        Self { carried, not, odds_not, ln_odds_not: f64::NAN, both }
+    }
+
+    fn from_ln(ln_odds_not: f64, both: f64) -> Self {
+        Self { ln_odds_not, ..Self::new(ln_odds_not.exp(), both) }
+    }
+
+    /// ln of how much more likely the count is than if the guide were certain not to be carried.
+    fn ln_more(&self) -> f64 {
+        if self.odds_not > f64::MIN_POSITIVE {
+            (1.0 / self.odds_not).ln_1p()
+        } else {
+            -self.ln_odds_not
+        }
+    }
+}
+
+/// `ln_odds_not` are those of a cell of which nothing is known.
+fn judge(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> Judged {
+    let ln_odds_of_zero = ln_odds_not - ln_zero(signal, signal_size);
     let back = mean / (size + mean);
-    let ln0 = ln_rise(y, back, size, 1.0);
     if y > LONGEST_SUM {
         // One negative binomial with the mean and variance of the sum stands for it.
         let both = mean + signal;
         let both_size = both * both / (mean * mean / size + signal * signal / signal_size);
-        return (ln0, ln_nb(y, both, both_size, 1.0) - ln_nb(0.0, mean, size, 1.0), y * mean / both);
+        let ln_both = ln_nb(y, both, both_size) - ln_zero(mean, size);
+        return Judged::from_ln(ln_odds_not + ln_rise(y, back, size) - ln_both, y * mean / both);
+    }
+    let fore = signal / (signal_size + signal);
+    if y == 1.0 {
+        // Most counts.
+        let (background, signal) = (back * size, fore * signal_size);
+        let share = background / (background + signal);
+        return Judged::new(ln_odds_of_zero.exp() * share, share);
     }
     // Sum over the background's part j of the count, by ratios of neighbouring masses, relative to j = 0.
-    let fore = (signal_size + signal) / signal;
-    let factor = back * fore;
+    let factor = back / fore;
     let (mut term, mut sum, mut first) = (1.0, 1.0, 0.0);
     let mut ln_scale = 0.0;
     for n in 1..=y as u32 {
@@ -491,12 +565,46 @@ fn pair(y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> (f64, f6
             }
         }
     }
-    (ln0, ln_scale + ln_nb(y, signal, signal_size, sum), first / sum)
+    let both = first / sum;
+    // y! stands in both masses.
+    if y <= FEW_FACTORS {
+        let (mut above, mut below) = (1.0, sum);
+        let mut j = 0.0;
+        while j < y {
+            above *= back * (size + j);
+            below *= fore * (signal_size + j);
+            j += 1.0;
+        }
+        return Judged::new(ln_odds_of_zero.exp() * (above / below), both);
+    }
+    let ln_ratio = ln_scale + sum.ln() - y * factor.ln() + ln_rising_ratio(y, signal_size, size);
+    Judged::from_ln(ln_odds_of_zero - ln_ratio, both)
 }
 
-/// ln of `times` the mass of a negative binomial with this mean and size.
-fn ln_nb(y: f64, mean: f64, size: f64, times: f64) -> f64 {
-    ln_zero(mean, size) + ln_rise(y, mean / (size + mean), size, times)
+/// ln of Gamma(a + y) Gamma(b) / (Gamma(a) Gamma(b + y)).
+fn ln_rising_ratio(y: f64, a: f64, b: f64) -> f64 {
+    if y > MANY_FACTORS {
+        return ln_gamma(a + y) - ln_gamma(a) - ln_gamma(b + y) + ln_gamma(b);
+    }
+    // Each factor is between 1e-7 and 1e7, so that the products of a few neither over- nor underflow.
+    let mut ratio = 1.0;
+    let mut j = 0.0;
+    while j < y {
+        let (mut above, mut below) = (1.0, 1.0);
+        let end = (j + FEW_FACTORS).min(y);
+        while j < end {
+            above *= a + j;
+            below *= b + j;
+            j += 1.0;
+        }
+        ratio *= above / below;
+    }
+    ratio.ln()
+}
+
+/// ln of the mass of a negative binomial with this mean and size.
+fn ln_nb(y: f64, mean: f64, size: f64) -> f64 {
+    ln_zero(mean, size) + ln_rise(y, mean / (size + mean), size)
 }
 
 /// ln of the mass at 0.
@@ -504,12 +612,12 @@ fn ln_zero(mean: f64, size: f64) -> f64 {
     -size * (mean / size).ln_1p()
 }
 
-/// ln of `times` rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
-fn ln_rise(y: f64, rate: f64, size: f64, times: f64) -> f64 {
-    if y > 12.0 {
-        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y) + times.ln();
+/// ln of rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
+fn ln_rise(y: f64, rate: f64, size: f64) -> f64 {
+    if y > FEW_FACTORS {
+        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y);
     }
-    let (mut above, mut below) = (times, 1.0);
+    let (mut above, mut below) = (1.0, 1.0);
     let mut j = 0.0;
     while j < y {
         above *= rate * (size + j);
@@ -657,14 +765,21 @@ impl Run {
         let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
-            run.round(sample, Some(start), gated, progress)?;
+            run.round::<false>(sample, Some(start), 0, gated, progress)?;
         }
         Ok(run)
     }
 
     /// One round of EM: a look at all cells, what it says of them, and the guides. Returns the log-likelihood before it.
-    /// `start` stands for the posteriors where there is no look yet.
-    fn round(&mut self, sample: &Sample, start: Option<&[f64]>, gated: &[bool], progress: &Progress) -> Result<f64> {
+    /// `start` stands for the posteriors where there is no look yet; `ahead` are looks at each cell before the one that counts.
+    fn round<const LIK: bool>(
+        &mut self,
+        sample: &Sample,
+        start: Option<&[f64]>,
+        ahead: usize,
+        gated: &[bool],
+        progress: &Progress,
+    ) -> Result<f64> {
         let Run { fit, sums, .. } = self;
         let tables = fit.tables();
         let counts = sample.counts;
@@ -675,8 +790,12 @@ impl Run {
             for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
                 let own = &mut block.own[from..from + counts.cell(*cell).len()];
                 from += own.len();
+                for _ in 0..ahead {
+                    let scale = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs).scale;
+                    *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, scale);
+                }
                 let look = match start {
-                    None => fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs),
+                    None => fit.look::<LIK>(&tables, counts, *cell, sums, own, &mut pairs),
                     Some(start) => {
                         pairs.clear();
                         let at = sample.starts[block.first] + from - own.len();
@@ -710,7 +829,7 @@ impl Run {
         self.fit.converged = false;
         while self.fit.rounds < most {
             progress.check()?;
-            self.fit.log_lik = self.round(sample, None, gated, progress)?;
+            self.fit.log_lik = self.round::<true>(sample, None, 0, gated, progress)?;
             self.fit.rounds += 1;
             if self.fit.rounds < 3 || self.fit.rounds % 2 == 0 {
                 continue;
@@ -806,14 +925,15 @@ impl Run {
         Ok(())
     }
 
-    /// The posteriors of all counts, given the learnt parameters: cells are looked at until they change no more.
-    fn settle(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
+    /// The posteriors of all counts, given the learnt parameters: cells are looked at until they change no more. With `LIK` also
+    /// the log-likelihood.
+    fn settle<const LIK: bool>(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
         let Run { fit, sums, posterior, scale, .. } = self;
         let tables = fit.tables();
         let counts = sample.counts;
         *posterior = vec![0.0; counts.n_counts()];
         let blocks = progress.each(sample.blocks(sums, posterior), |block| {
-            let (mut pairs, mut before) = (Vec::new(), Vec::new());
+            let (mut pairs, mut before, mut path) = (Vec::new(), Vec::new(), Path::default());
             let mut from = 0;
             let mut log_lik = 0.0;
             let mut scales = Vec::with_capacity(block.cell.len());
@@ -822,11 +942,11 @@ impl Run {
                 from = range.end;
                 let own = &mut block.own[range.clone()];
                 let mut look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
+                path.step = None;
                 for _ in 0..LOOKS {
                     before.clone_from(&pairs);
                     let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
-                    let sums_settled = learnt.is_near(sums);
-                    *sums = learnt;
+                    let sums_settled = path.go_on(sums, learnt, own);
                     look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
                     let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
                     if sums_settled && pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
@@ -836,14 +956,83 @@ impl Run {
                 for (to, pair) in block.of_counts[range].iter_mut().zip(&pairs) {
                     *to = pair.posterior;
                 }
-                log_lik += fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs).log_lik;
+                if LIK {
+                    log_lik += fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs).log_lik;
+                }
                 scales.push(look.scale);
             }
             (log_lik, scales)
         })?;
-        fit.log_lik = blocks.iter().map(|(log_lik, _)| log_lik).sum();
+        if LIK {
+            fit.log_lik = blocks.iter().map(|(log_lik, _)| log_lik).sum();
+        }
         *scale = blocks.into_iter().flat_map(|(_, scales)| scales).collect();
         Ok(())
+    }
+}
+
+/// The way of a cell to its fixed point, on which each step looks ahead along the last one (Anderson's acceleration of depth 1,
+/// Walker and Ni 2011, doi:10.1137/10078356X). The fixed point stays what it is.
+#[derive(Default)]
+struct Path {
+    /// What was learnt last, and by how much that differed from what it was learnt at.
+    step: Option<(CellSums, [f64; 4])>,
+    own: Vec<CellSums>,
+}
+
+impl Path {
+    /// From `sums` and what was `learnt` there to where the cell is looked at next. `own` is what the counts say there. Returns
+    /// whether that is the same.
+    fn go_on(&mut self, sums: &mut CellSums, learnt: CellSums, own: &mut [CellSums]) -> bool {
+        let change = sums.change(&learnt);
+        let ahead = self.step.map_or(0.0, |(_, last)| {
+            let (mut along, mut square) = (0.0, 0.0);
+            for (now, last) in change.iter().zip(last) {
+                along += now * (now - last);
+                square += (now - last) * (now - last);
+            }
+            let ahead = -along / square;
+            if (LEAST_AHEAD..=MOST_AHEAD).contains(&ahead) {
+                ahead
+            } else {
+                0.0
+            }
+        });
+        *sums = learnt;
+        match self.step {
+            Some((last, _)) if ahead != 0.0 => {
+                sums.look_ahead(&last, ahead);
+                for (own, last) in own.iter_mut().zip(&mut self.own) {
+                    let learnt = *own;
+                    own.look_ahead(last, ahead);
+                    *last = learnt;
+                }
+            }
+            _ => {
+                self.own.clear();
+                self.own.extend_from_slice(own);
+            }
+        }
+        self.step = Some((learnt, change));
+        change.iter().all(|change| change.abs() <= SETTLED_SUMS)
+    }
+}
+
+/// What is known of the exposure or the capture of a cell.
+struct Gamma {
+    shape: f64,
+    rate: f64,
+}
+
+impl Gamma {
+    fn new(shape: f64, mean: f64) -> Self {
+        Self { shape, rate: shape / mean }
+    }
+
+    /// Mean and precision once so many UMIs were seen of what could have brought them.
+    fn after(&self, umis: f64, source: f64) -> (f64, f64) {
+        let precision = self.shape + umis.max(0.0);
+        (precision / (self.rate + source.max(0.0)), precision)
     }
 }
 
@@ -863,17 +1052,16 @@ impl Fit {
         ((self.shared[EXPOSURE_SLOPE] * ln_covariate).exp(), (self.shared[CAPTURE_SLOPE] * ln_covariate).exp())
     }
 
-    /// Mean and precision of the exposure of a cell, less what one guide says of it.
-    fn exposure_of(&self, expected: f64, sums: &CellSums, background: f64, share: f64) -> (f64, f64) {
-        let shape = self.shared[EXPOSURE_SHAPE];
-        let precision = shape + (sums.background - background).max(0.0);
-        (precision / (shape / expected + (sums.share - share).max(0.0)), precision)
+    /// Exposure and capture of a cell, before its guides are looked at.
+    fn priors(&self, counts: &GuideCounts, cell: usize) -> (Gamma, Gamma) {
+        let (exposure, capture) = self.expected(counts, cell);
+        (Gamma::new(self.shared[EXPOSURE_SHAPE], exposure), Gamma::new(self.shared[CAPTURE_SHAPE], capture))
     }
 
-    fn capture_of(&self, expected: f64, sums: &CellSums, signal: f64, efficiency: f64) -> (f64, f64) {
-        let shape = self.shared[CAPTURE_SHAPE];
-        let precision = shape + (sums.signal - signal).max(0.0);
-        (precision / (shape / expected + (sums.efficiency - efficiency).max(0.0)), precision)
+    /// The means of both, from all guides of the cell.
+    fn of_cell(&self, counts: &GuideCounts, cell: usize, sums: &CellSums) -> (f64, f64) {
+        let (exposure, capture) = self.priors(counts, cell);
+        (exposure.after(sums.background, sums.share).0, capture.after(sums.signal, sums.efficiency).0)
     }
 
     fn zero_table(&self) -> ZeroTable {
@@ -921,11 +1109,11 @@ impl Fit {
         pairs.clear();
         let [size, signal_size, ..] = self.shared;
         let hopping = self.shared[HOPPING];
-        let expected = self.expected(counts, cell);
+        let priors = self.priors(counts, cell);
         let depth = counts.depth()[cell];
-        let (all_exposure, precision) = self.exposure_of(expected.0, sums, 0.0, 0.0);
+        let (all_exposure, precision) = priors.0.after(sums.background, sums.share);
         let zero_size = 1.0 / (1.0 / size + 1.0 / precision);
-        let (all_capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let (all_capture, _) = priors.1.after(sums.signal, sums.efficiency);
         let row = tables.zeros.at(self, all_capture);
         // Of all guides as if all were zero; the stored ones are put right below.
         let reach = (all_exposure + hopping * depth) / zero_size;
@@ -940,27 +1128,26 @@ impl Fit {
             let y = counts.counts()[at];
             let guide = &tables.guides[g];
             // Without what this guide itself said of the cell.
-            let (exposure, e_precision) = self.exposure_of(expected.0, sums, own.background, own.share);
-            let (capture, d_precision) = self.capture_of(expected.1, sums, own.signal, own.efficiency);
+            let (exposure, e_precision) = priors.0.after(sums.background - own.background, sums.share - own.share);
+            let (capture, d_precision) = priors.1.after(sums.signal - own.signal, sums.efficiency - own.efficiency);
             let mean = (exposure * guide.share + hopping * (depth - y) * guide.library).max(1e-12);
             let back_size = size * e_precision / (size + e_precision);
             let fore_size = signal_size * d_precision / (signal_size + d_precision);
-            let (ln0, ln1, both) = if self.soup_only {
-                (ln_rise(y, mean / (back_size + mean), back_size, 1.0), f64::NEG_INFINITY, 0.0)
+            let judged = if self.soup_only {
+                Judged::NEVER
             } else {
-                pair(y, mean, back_size, (capture * guide.efficiency).max(1e-9), fore_size)
+                judge(guide.ln_odds_not, y, mean, back_size, (capture * guide.efficiency).max(1e-9), fore_size)
             };
-            let ln_odds_not = guide.ln_odds_not + ln0 - ln1;
-            let less = (-ln_odds_not.abs()).exp();
-            let (p, not) = if ln_odds_not < 0.0 { (1.0, less) } else { (less, 1.0) };
-            let over = 1.0 / (1.0 + less);
             if LIK {
-                let total = guide.ln_not + ln0 + ln_zero(mean, back_size) + less.ln_1p() - ln_odds_not.min(0.0);
-                log_lik += total + zero_size * (reach * guide.share).ln_1p() - row.of(|row| row.guide[g][1]);
+                log_lik += guide.ln_not
+                    + ln_nb(y, mean, back_size)
+                    + judged.ln_more()
+                    + zero_size * ln_1p(reach * guide.share)
+                    - row.of(|row| row.guide[g][1]);
             }
-            none_carried *= not * over;
+            none_carried *= judged.not;
             ln_empty -= row.of(|row| row.guide[g][0]);
-            pairs.push(Pair { posterior: p * over, both });
+            pairs.push(Pair { posterior: judged.carried, both: judged.both });
         }
         // The cell without any guide has weight w instead of 1.
         let empty = none_carried * ln_empty.exp();
@@ -989,10 +1176,8 @@ impl Fit {
         scale: f64,
     ) -> CellSums {
         let [size, signal_size, ..] = self.shared;
-        let expected = self.expected(counts, cell);
         let depth = counts.depth()[cell];
-        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
-        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let (exposure, capture) = self.of_cell(counts, cell, sums);
         let mut total = CellSums {
             share: tables.shares.reach(exposure / size),
             efficiency: tables.zeros.at(self, capture).of(|row| row.efficiency_sum) / scale,
@@ -1007,7 +1192,7 @@ impl Fit {
             let p = pair.posterior;
             let signal_weight = signal_size / (signal_size + capture * guide.efficiency);
             *own = CellSums {
-                background: ((1.0 - p) * y + p * pair.both) * soup / mean * size / (size + mean),
+                background: ((1.0 - p) * y + p * pair.both) * soup * size / (mean * (size + mean)),
                 share: guide.share * size / (size + soup),
                 signal: p * (y - pair.both) * signal_weight,
                 efficiency: p * guide.efficiency * signal_weight,
@@ -1034,10 +1219,8 @@ impl Fit {
     ) {
         let signal_size = self.shared[SIGNAL_SIZE];
         let batch = counts.batch()[cell] as usize;
-        let expected = self.expected(counts, cell);
         let factors = self.factors(counts.ln_covariate(cell));
-        let (exposure, _) = self.exposure_of(expected.0, sums, 0.0, 0.0);
-        let (capture, _) = self.capture_of(expected.1, sums, 0.0, 0.0);
+        let (exposure, capture) = self.of_cell(counts, cell, sums);
         let row = tables.zeros.at(self, capture);
         let in_cell = 1.0 / look.scale;
         guides.in_row[row.row] += (1.0 - row.weight) * in_cell;
@@ -1051,7 +1234,7 @@ impl Fit {
         for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
             let g = counts.guides()[at] as usize;
             // A guide that is seen hides nothing.
-            let hidden = -row.of(|row| row.guide[g][0]).exp_m1() * in_cell;
+            let hidden = -exp_m1(row.of(|row| row.guide[g][0])) * in_cell;
             let p = pair.posterior;
             let guide = &mut guides.guide[g];
             guide.carriers += p - hidden;
@@ -1097,7 +1280,7 @@ impl Fit {
             }
             let row = zeros.row(self, i);
             for g in 0..n_guides {
-                let hidden = n * -row.guide[g][0].exp_m1();
+                let hidden = n * -exp_m1(row.guide[g][0]);
                 carriers[g] += hidden;
                 captured[g] += hidden * row.capture * signal_size / (signal_size + row.capture * self.efficiency[g]);
             }
@@ -1206,11 +1389,11 @@ impl Fit {
         let expected = |cell| self.expected(counts, cell);
         [
             ("exposure_expected", column(&|cell| expected(cell).0)),
-            ("exposure", column(&|cell| self.exposure_of(expected(cell).0, &sums.cell[cell], 0.0, 0.0).0)),
+            ("exposure", column(&|cell| self.of_cell(counts, cell, &sums.cell[cell]).0)),
             ("background_sum", column(&|cell| sums.cell[cell].background)),
             ("share_sum", column(&|cell| sums.cell[cell].share)),
             ("capture_expected", column(&|cell| expected(cell).1)),
-            ("capture", column(&|cell| self.capture_of(expected(cell).1, &sums.cell[cell], 0.0, 0.0).0)),
+            ("capture", column(&|cell| self.of_cell(counts, cell, &sums.cell[cell]).1)),
             ("signal_sum", column(&|cell| sums.cell[cell].signal)),
             ("efficiency_sum", column(&|cell| sums.cell[cell].efficiency)),
             ("empty_scale", column(&|cell| scale[cell])),
@@ -1352,15 +1535,31 @@ mod tests {
 
     #[test]
     fn a_pair_is_summed_as_the_convolution_says() {
-        let (y, mean, size, signal, signal_size) = (7.0, 1.3, 0.4, 5.0, 2.0);
-        let mass = |y: f64, mean: f64, size: f64| ln_nb(y, mean, size, 1.0).exp();
-        let terms: Vec<f64> =
-            (0..=7).map(|j| mass(f64::from(j), mean, size) * mass(y - f64::from(j), signal, signal_size)).collect();
+        for y in [1.0, 7.0, 12.0, 13.0, 60.0, 96.0, 97.0, 400.0] {
+            convolved(y);
+        }
+        // Odds that underflow keep their logarithm.
+        let far = judge(0.5, 400.0, 1e-4, 0.4, 300.0, 2.0);
+        let (background, signal) = (ln_nb(400.0, 1e-4, 0.4), ln_zero(1e-4, 0.4) + ln_nb(400.0, 300.0, 2.0));
+        assert!(far.odds_not == 0.0 && far.carried == 1.0 && far.not == 0.0);
+        assert!((far.ln_more() / (signal - background - 0.5) - 1.0).abs() < 1e-4, "{}", far.ln_more());
+    }
+
+    fn convolved(y: f64) {
+        let (mean, size, signal, signal_size) = (1.3, 0.4, 5.0, 2.0);
+        let mass = |y: f64, mean: f64, size: f64| ln_nb(y, mean, size).exp();
+        let terms: Vec<f64> = (0..=y as u32)
+            .map(|j| mass(f64::from(j), mean, size) * mass(y - f64::from(j), signal, signal_size))
+            .collect();
         let sum: f64 = terms.iter().sum();
         let first: f64 = terms.iter().enumerate().map(|(j, t)| j as f64 * t).sum();
-        let (ln0, ln1, background) = pair(y, mean, size, signal, signal_size);
-        let (ln0, ln1) = (ln0 + ln_zero(mean, size), ln1 + ln_zero(mean, size));
-        assert!((ln0 - mass(y, mean, size).ln()).abs() < 1e-12);
-        assert!((ln1 - sum.ln()).abs() < 1e-12 && (background - first / sum).abs() < 1e-12);
+        let judged = judge(0.5, y, mean, size, signal, signal_size);
+        let odds_not = 0.5f64.exp() * mass(y, mean, size) / sum;
+        assert!((judged.odds_not / odds_not - 1.0).abs() < 1e-11 && (judged.both - first / sum).abs() < 1e-12);
+        assert!(
+            (judged.carried + judged.not - 1.0).abs() < 1e-15
+                && (judged.not / judged.carried / odds_not - 1.0).abs() < 1e-11
+        );
+        assert!((judged.ln_more() - (1.0 / odds_not).ln_1p()).abs() < 1e-11 * (1.0 + judged.ln_more()));
     }
 }

@@ -31,7 +31,7 @@ impl Model for Binomial {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress, true)
+        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress)
     }
 }
 

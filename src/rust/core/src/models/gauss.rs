@@ -38,7 +38,7 @@ impl Model for Gauss {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(self, counts, control, progress, false)
+        mixture::score_counts(self, counts, control, progress)
     }
 
     fn by_histogram(&self) -> Option<ByHistogram> {

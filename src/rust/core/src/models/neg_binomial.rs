@@ -42,7 +42,7 @@ impl Model for NegBinomial {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(&Family { n_batches: counts.n_batches() }, counts, control, progress, true)
+        mixture::score_per_guide(&Family { n_batches: counts.n_batches() }, counts, control, progress)
     }
 }
 

@@ -32,7 +32,7 @@ impl Model for Poisson {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress, true)
+        mixture::score_per_guide(&family(counts.n_batches()), counts, control, progress)
     }
 }
 

@@ -30,6 +30,9 @@ const LEAST_POSTERIOR: f64 = 0.3;
 /// Median and sd of the prior of ln size of that background: few guides have the twos and threes that tell it.
 const LN_SIZE: (f64, f64) = (0.0, 0.7);
 const SIZE: (f64, f64) = (1e-2, 1e3);
+/// Counts that the guard bins, and bins per octave.
+const COARSE: f64 = 16.0;
+const BINS: f64 = 8.0;
 /// Bounds of the search for c.
 const MOST_LEAST: u32 = 10_000;
 
@@ -51,7 +54,7 @@ impl Model for PoissonGauss {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        mixture::score_per_guide(self, counts, control, progress, false)
+        mixture::score_counts(self, counts, control, progress)
     }
 
     fn by_histogram(&self) -> Option<ByHistogram> {
@@ -163,7 +166,7 @@ impl Mixture for PoissonGauss {
 
     fn start(&self, obs: &[Obs]) -> Params {
         let rough = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
-        match mixture::fit(&Overdispersed, obs, &rough) {
+        match mixture::fit(&Overdispersed, &coarse(obs), &rough) {
             Some(guard) => {
                 let least = least_signal(&guard);
                 let Wide { mean, signal, .. } = guard.params;
@@ -234,6 +237,17 @@ impl Mixture for PoissonGauss {
         // The median of the signal; the mean of a wide log-normal lies beyond most of its cells.
         Some(p.signal.mu.exp().max(p.lambda))
     }
+}
+
+/// Large counts of about the same size as one row: the guard asks them for the shape of the signal only.
+fn coarse(obs: &[Obs]) -> Vec<Obs> {
+    let bin = |o: &Obs| if o.y < COARSE { None } else { Some((BINS * o.y.log2()) as i64) };
+    obs.chunk_by(|a, b| bin(a).is_some() && bin(a) == bin(b))
+        .map(|same| {
+            let (n, sum) = same.iter().fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y));
+            Obs { y: (sum / n).round(), n, ..same[0] }
+        })
+        .collect()
 }
 
 /// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.

@@ -1,0 +1,127 @@
+//! How many cells have each count of a guide: all that a model without depth needs of the counts.
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use crate::counts::GuideCounts;
+
+/// Counts below this are found by their place.
+const SMALL: usize = 256;
+
+/// The counts of a guide that occur, rising, and how many cells have each; zeros are left out.
+pub type Rows = Vec<(u32, u32)>;
+
+#[derive(Clone, Default)]
+pub struct Histogram {
+    /// By the count, as far as it has come.
+    small: Vec<u32>,
+    large: BTreeMap<u32, u32>,
+}
+
+impl Histogram {
+    pub fn add(&mut self, y: u32) {
+        self.add_cells(y, 1);
+    }
+
+    fn add_cells(&mut self, y: u32, n: u32) {
+        let at = y as usize;
+        if at >= SMALL {
+            *self.large.entry(y).or_default() += n;
+            return;
+        }
+        if self.small.len() <= at {
+            self.small.resize(at + 1, 0);
+        }
+        self.small[at] += n;
+    }
+
+    fn merge(&mut self, other: Self) {
+        other.rows().into_iter().for_each(|(y, n)| self.add_cells(y, n));
+    }
+
+    pub fn rows(self) -> Rows {
+        (0..).zip(self.small).filter(|&(_, n)| n > 0).chain(self.large).collect()
+    }
+}
+
+/// The histogram of each guide, in one pass over the counts.
+pub fn of_guides(counts: &GuideCounts) -> Vec<Rows> {
+    let n_guides = counts.n_guides();
+    // Few long pieces, because each has its own histograms.
+    let piece = counts.n_counts().div_ceil(rayon::current_num_threads()).max(1);
+    let pieces: Vec<Vec<Histogram>> = counts
+        .guides()
+        .par_chunks(piece)
+        .zip(counts.counts().par_chunks(piece))
+        .map(|(guides, counts)| {
+            let mut histograms = vec![Histogram::default(); n_guides];
+            guides.iter().zip(counts).for_each(|(&guide, &y)| histograms[guide as usize].add(y as u32));
+            histograms
+        })
+        .collect();
+    let mut all = vec![Histogram::default(); n_guides];
+    for piece in pieces {
+        all.iter_mut().zip(piece).for_each(|(all, histogram)| all.merge(histogram));
+    }
+    all.into_iter().map(Histogram::rows).collect()
+}
+
+/// The score of each row of the histograms, to be asked for by guide and count.
+pub struct RowScores<'a> {
+    histograms: &'a [Rows],
+    scores: &'a [Option<Vec<f64>>],
+    /// Of small counts: where those of each guide start, and the scores by count.
+    starts: Vec<usize>,
+    by_count: Vec<f64>,
+}
+
+impl<'a> RowScores<'a> {
+    /// `scores` of a guide are those of its rows; none where nothing of it is called.
+    pub fn new(histograms: &'a [Rows], scores: &'a [Option<Vec<f64>>]) -> Self {
+        let mut by_count = Vec::new();
+        let mut starts = vec![0];
+        for (rows, scores) in histograms.iter().zip(scores) {
+            let start = by_count.len();
+            for (&(y, _), &score) in rows.iter().zip(scores.iter().flatten()) {
+                if (y as usize) < SMALL {
+                    by_count.resize(start + y as usize, 0.0);
+                    by_count.push(score);
+                }
+            }
+            starts.push(by_count.len());
+        }
+        Self { histograms, scores, starts, by_count }
+    }
+
+    fn at(&self, guide: usize, y: u32) -> f64 {
+        if let Some(&score) = self.by_count[self.starts[guide]..self.starts[guide + 1]].get(y as usize) {
+            return score;
+        }
+        let row = self.histograms[guide].binary_search_by_key(&y, |&(y, _)| y).ok();
+        self.scores[guide].as_ref().zip(row).map_or(0.0, |(scores, row)| scores[row])
+    }
+
+    /// The score of every stored count.
+    pub fn of(&self, guides: &[i32], counts: &[f64]) -> Vec<f64> {
+        let score = |(&guide, &y): (&i32, &f64)| self.at(guide as usize, y as u32);
+        guides.par_iter().zip(counts).with_min_len(1 << 13).map(score).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_find_the_counts_they_are_of() {
+        // Cells x guides; the second guide has none, the third no scores.
+        let (indptr, guides) = ([0, 2, 3, 5, 7], [0, 2, 0, 0, 2, 0, 2]);
+        let y = [3.0, 1.0, 300.0, 3.0, 5.0, 70_000.0, 1.0];
+        let counts = GuideCounts::new(3, &indptr, &guides, &y, None).unwrap();
+        let histograms = of_guides(&counts);
+        assert_eq!(histograms, [vec![(3, 2), (300, 1), (70_000, 1)], vec![], vec![(1, 2), (5, 1)]]);
+        let scores = [Some(vec![0.1, 0.2, 0.3]), Some(vec![]), None];
+        let of = RowScores::new(&histograms, &scores).of(&guides, &y);
+        assert_eq!(of, [0.1, 0.0, 0.2, 0.1, 0.0, 0.3, 0.0]);
+    }
+}
