@@ -343,7 +343,7 @@ impl<'a> Values<'a> {
         // Texts may share their bytes in a damaged file, so that a small one claims any amount: what has been read is never
         // more than the file, and a piece of a small file little.
         let file = std::fs::metadata(self.source.0).map_or(usize::MAX, |file| file.len() as usize).max(1);
-        let piece = ((1 << 28) / file).clamp(1 << 8, 1 << 16);
+        let piece = ((1 << 25) / file).clamp(1 << 8, 1 << 16);
         let fixed = self.dataset.dtype().ok().and_then(|dtype| descriptor(&dtype));
         let fixed = matches!(fixed, Some(TypeDescriptor::FixedAscii(_) | TypeDescriptor::FixedUnicode(_)));
         let mut bytes = 0;
@@ -462,7 +462,8 @@ fn print_each<T: Stored, F: FnMut(String)>(values: &Values, mut visit: F) -> Res
 }
 
 fn each_in_matrix<T: Stored, F: FnMut(usize, usize, f64) -> Result<()>>(values: &Values, mut visit: F) -> Result<()> {
-    let rows = values.shape[0];
+    // Rows without columns take no room, so a file may claim any number of them.
+    let rows = if values.shape[1] == 0 { 0 } else { values.shape[0] };
     let block = values.block();
     for start in (0..rows).step_by(block) {
         check_reading()?;
@@ -612,6 +613,10 @@ mod tests {
             };
             read.each_in_matrix(visit).unwrap();
             assert_eq!(next, rows * width);
+
+            // Without end, if each of its rows were looked at.
+            file.new_dataset::<i32>().shape((1usize << 60, 0)).create("none").unwrap();
+            open("none").each_in_matrix(|_, _, _| panic!("there are no values")).unwrap();
         });
         std::fs::remove_file(&path).unwrap();
     }
