@@ -1,5 +1,6 @@
 # make demo      install what is missing (Debian, Ubuntu), build, and assign the guides of the bundled file
 # make test      the same set-up, then every check: format, lints, Rust tests, wrappers, R tests
+# make fuzz-smoke  a few thousand files that are nearly right, of every format, the same ones each time
 # make check     R CMD check on the source package, with its crates vendored
 # make document  man/ and NAMESPACE from the roxygen comments
 # make wrappers  R/extendr-wrappers.R from the Rust functions
@@ -21,7 +22,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
 WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
 CARGO = $(WITH_RUST) cargo
 
-.PHONY: demo test format-check lint rust-test wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
+.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
 
 demo: setup
 	$(MAKE) install
@@ -29,7 +30,7 @@ demo: setup
 
 # One failing check does not hide the others.
 test: setup-test
-	$(MAKE) --keep-going format-check lint rust-test wrappers-check r-test
+	$(MAKE) --keep-going format-check lint rust-test fuzz-smoke wrappers-check r-test
 
 setup:
 	tools/setup.sh run
@@ -56,6 +57,14 @@ lint:
 # The binding holds no logic and links only into R: the R tests are its tests.
 rust-test:
 	$(CARGO) test --workspace --exclude kaichi $(MANIFEST)
+
+# Without seed files: what HDF5 makes of changed bytes is its own, and another thing in each version.
+FUZZ = --manifest-path src/rust/fuzz/Cargo.toml --locked
+fuzz-smoke:
+	$(CARGO) build $(FUZZ)
+	@for reader in h5ad h5mu tenx molecules mtx guide_table; do \
+	  $(CARGO_TARGET_DIR)/debug/kaichi-fuzz $$reader smoke 800 $(CARGO_TARGET_DIR)/finds || exit 1; \
+	done
 
 wrappers-check: install
 	Rscript tools/wrappers.R --check
