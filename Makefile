@@ -74,8 +74,9 @@ r-test: install
 
 check: setup-check
 	$(MAKE) vendor
-	rm -rf .check && mkdir .check
-	cd .check && R CMD build ..
+	rm -rf .check && mkdir -p .check/source
+	$(SOURCES) | tar -xf - -C .check/source
+	cd .check && R CMD build source
 	cd .check && env -u CARGO_TARGET_DIR _R_CHECK_FORCE_SUGGESTS_=false _R_CHECK_CRAN_INCOMING_REMOTE_=false R CMD check --no-manual --as-cran kaichi_*.tar.gz
 
 document: setup-check install
@@ -92,10 +93,15 @@ src/rust/vendor.tar.xz: src/rust/Cargo.lock
 licences:
 	$(WITH_RUST) Rscript --vanilla tools/licences.R
 
+# R CMD build copies gigabytes of what was built, and fails where a build goes on meanwhile: it gets the sources only.
+SOURCES = tar --exclude=./.git --exclude=./.lib --exclude=./.check --exclude=./.dist --exclude=./src/rust/target \
+  --exclude=./src/rust/fuzz -cf - .
+
 dist: vendor
 	$(WITH_RUST) Rscript --vanilla tools/licences.R --check
-	rm -rf .dist && mkdir .dist
-	cd .dist && R CMD build $(BUILD_FLAGS) ..
+	rm -rf .dist && mkdir -p .dist/source
+	$(SOURCES) | tar -xf - -C .dist/source
+	cd .dist && R CMD build $(BUILD_FLAGS) source
 
 # unshare needs root, or a kernel that lets users have name spaces.
 dist-check: dist
