@@ -72,14 +72,16 @@ fn truth(c: usize, g: usize) -> usize {
 fn umi_calls_are_those_of_the_counts() {
     for name in ["anndata-0.7.8-csr", "anndata-0.10.9-csc", "anndata-0.12.19-dense"] {
         let Some(path) = fixture(&format!("{name}.h5ad")) else { return };
-        let mut expected = format!("{COLUMNS}\n");
+        // The file has the genes of its guides, which are all the same.
+        let mut expected = format!("{COLUMNS},target\n");
         for c in 0..12 {
             let called: Vec<usize> = (0..5).filter(|&g| truth(c, g) >= 4).collect();
             let most = called.iter().copied().min_by_key(|&g| (usize::MAX - truth(c, g), g));
             let call = most.map_or(",,".into(), |g| format!("guide-é{},{},1", g + 1, truth(c, g)));
             let flag = |yes| if yes { "TRUE" } else { "FALSE" };
             let (none, several) = (flag(called.is_empty()), flag(called.len() > 1));
-            expected += &format!("cell_{},{call},{none},{several},{},\n", c + 1, called.len());
+            let target = if called.is_empty() { "" } else { "gene" };
+            expected += &format!("cell_{},{call},{none},{several},{},,{target}\n", c + 1, called.len());
         }
         assert_eq!(stdout(&["assign", &path, "--model=umi", "--umi-threshold", "4"]), expected, "{name}");
     }
@@ -163,9 +165,9 @@ fn the_share_of_quantiles_can_be_chosen_later() {
     stdout(&["score", &path, "--model", "quantiles", "--output", &scores]);
     let none = stdout(&["decide", &scores, "--quantile", "0"]);
     let all = stdout(&["decide", &scores, "--quantile", "1"]);
-    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,")));
+    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,,")));
     assert_eq!(all, stdout(&["assign", &path, "--model", "quantiles", "--quantile", "1"]));
-    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').nth(1).map(str::to_owned)).collect::<Vec<_>>();
+    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').nth(2).map(str::to_owned)).collect::<Vec<_>>();
     let every_count = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "1"]);
     assert_eq!(detected(&all), detected(&every_count));
 }
@@ -191,11 +193,11 @@ fn every_format_is_written() {
     let folder = folder("formats");
     let file = |name: &str| folder.join(name).display().to_string();
     let assign = |more: &[&str]| stdout(&[&["assign", &path, "--model", "umi", "--umi-threshold", "4"], more].concat());
-    let mut pairs = "cell_barcode,guide_id,umi_count,assignment_confidence\n".to_owned();
+    let mut pairs = "cell_barcode,guide_id,umi_count,assignment_confidence,target\n".to_owned();
     let mut crispat = "cell,gRNA,UMI_counts\n".to_owned();
     for c in 0..12 {
         for g in (0..5).filter(|&g| truth(c, g) >= 4) {
-            pairs += &format!("cell_{},guide-é{},{},1\n", c + 1, g + 1, truth(c, g));
+            pairs += &format!("cell_{},guide-é{},{},1,gene\n", c + 1, g + 1, truth(c, g));
             crispat += &format!("cell_{},guide-é{},{}\n", c + 1, g + 1, truth(c, g));
         }
     }

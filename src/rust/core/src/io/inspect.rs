@@ -3,9 +3,9 @@ use std::path::Path;
 
 use hdf5::{Group, LocationType};
 
-use super::h5ad::check_signature;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attribute, attributes, encoding, single_text, Source, Values};
+use super::h5ad::{check_signature, open_hdf5};
 use super::mtx;
 use crate::Result;
 
@@ -20,8 +20,7 @@ pub fn inspect(path: &Path) -> Result<Facts> {
     }
     check_signature(source)?;
     quietly(|| {
-        let file = hdf5::File::open(path)
-            .map_err(|error| source.file(format!("is an HDF5 file that cannot be opened: {error}.")))?;
+        let file = open_hdf5(source)?;
         let mut facts = Facts::new();
         let mut say = |label: &str, text: String| facts.push((0, label.to_owned(), text));
         let size = std::fs::metadata(path).map_or(0, |data| data.len());
@@ -202,4 +201,28 @@ pub(super) fn bytes(n: u64) -> String {
         size /= 1000.0;
     }
     format!("{size:.1} TB")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_not_followed() {
+        let path = std::env::temp_dir().join(format!("kaichi-{}-inspect.h5ad", std::process::id()));
+        let other = path.with_extension("other.h5");
+        quietly(|| {
+            let file = hdf5::File::create(&other).unwrap();
+            file.new_dataset_builder().with_data(&[1.0, 2.0]).create("X").unwrap();
+            let file = hdf5::File::create(&path).unwrap();
+            file.create_group("obs").unwrap();
+            file.create_group("var").unwrap();
+            file.link_external(&other.to_string_lossy(), "/X", "X").unwrap();
+        });
+        let error = inspect(&path).err().unwrap().to_string();
+        assert!(error.contains("X is a link to another file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&other).unwrap();
+    }
 }
