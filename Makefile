@@ -1,5 +1,6 @@
 # make demo      install what is missing (Debian, Ubuntu), build, and assign the guides of the bundled file
 # make test      the same set-up, then every check: format, lints, Rust tests, wrappers, R tests
+# make fuzz-smoke  a few thousand files that are nearly right, of every format, the same ones each time
 # make check     R CMD check on the source package, with its crates vendored
 # make document  man/ and NAMESPACE from the roxygen comments
 # make wrappers  R/extendr-wrappers.R from the Rust functions
@@ -21,7 +22,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
 WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
 CARGO = $(WITH_RUST) cargo
 
-.PHONY: demo test format-check lint rust-test wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
+.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
 
 demo: setup
 	$(MAKE) install
@@ -29,7 +30,7 @@ demo: setup
 
 # One failing check does not hide the others.
 test: setup-test
-	$(MAKE) --keep-going format-check lint rust-test wrappers-check r-test
+	$(MAKE) --keep-going format-check lint rust-test fuzz-smoke wrappers-check r-test
 
 setup:
 	tools/setup.sh run
@@ -57,6 +58,14 @@ lint:
 rust-test:
 	$(CARGO) test --workspace --exclude kaichi $(MANIFEST)
 
+# Without seed files: what HDF5 makes of changed bytes is its own, and another thing in each version.
+FUZZ = --manifest-path src/rust/fuzz/Cargo.toml --locked
+fuzz-smoke:
+	$(CARGO) build $(FUZZ)
+	@for reader in h5ad h5mu tenx molecules mtx guide_table; do \
+	  $(CARGO_TARGET_DIR)/debug/kaichi-fuzz $$reader smoke 800 $(CARGO_TARGET_DIR)/finds || exit 1; \
+	done
+
 wrappers-check: install
 	Rscript tools/wrappers.R --check
 
@@ -65,8 +74,9 @@ r-test: install
 
 check: setup-check
 	$(MAKE) vendor
-	rm -rf .check && mkdir .check
-	cd .check && R CMD build ..
+	rm -rf .check && mkdir -p .check/source
+	$(SOURCES) | tar -xf - -C .check/source
+	cd .check && R CMD build source
 	cd .check && env -u CARGO_TARGET_DIR _R_CHECK_FORCE_SUGGESTS_=false _R_CHECK_CRAN_INCOMING_REMOTE_=false R CMD check --no-manual --as-cran kaichi_*.tar.gz
 
 document: setup-check install
@@ -83,10 +93,15 @@ src/rust/vendor.tar.xz: src/rust/Cargo.lock
 licences:
 	$(WITH_RUST) Rscript --vanilla tools/licences.R
 
+# R CMD build copies gigabytes of what was built, and fails where a build goes on meanwhile: it gets the sources only.
+SOURCES = tar --exclude=./.git --exclude=./.lib --exclude=./.check --exclude=./.dist --exclude=./src/rust/target \
+  --exclude=./src/rust/fuzz -cf - .
+
 dist: vendor
 	$(WITH_RUST) Rscript --vanilla tools/licences.R --check
-	rm -rf .dist && mkdir .dist
-	cd .dist && R CMD build $(BUILD_FLAGS) ..
+	rm -rf .dist && mkdir -p .dist/source
+	$(SOURCES) | tar -xf - -C .dist/source
+	cd .dist && R CMD build $(BUILD_FLAGS) source
 
 # unshare needs root, or a kernel that lets users have name spaces.
 dist-check: dist

@@ -33,6 +33,8 @@
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
 #'   counts. NULL: X of a file, else `counts`.
+#' @param feature_type,orientation For the path of a file: which features are guides, and what the rows of a Matrix Market file are,
+#'   as for [read_guides()]. NULL: they are found, and the choice is said.
 #' @param n_jobs Worker threads, a whole number. NULL is half of the logical cores, at least one. Results do not depend on it.
 #' @param control Settings of the models, from [model_control()].
 #' @param BPPARAM NULL, or a `BiocParallelParam` on whose workers the guides are fitted, which may be other machines; see the
@@ -162,8 +164,8 @@
 #' }
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
-                          guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                          control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE, verbose = NULL) {
+                          guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
+                          feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)
@@ -177,7 +179,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
     check_output(x, output, overwrite)
     # R has what else there may be.
     counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM) &&
-      is.null(guides)
+      is.null(guides) && is.null(feature_type) && is.null(orientation)
     if (counts_only && rust_is_h5ad(path.expand(x))) {
       return(invisible(with_progress(
         verbose, "Assigning guides",
@@ -185,11 +187,10 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
       )))
     }
   }
-  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
   counts <- with_guide_table(counts, guides)
-  scores <- with_progress(
-    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
-  )
+  file <- shard_file(x, layer, modality, feature_type, orientation)
+  scores <- with_progress(verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file))
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x

@@ -68,7 +68,7 @@ compare_calls <- function(..., cells = NULL) {
 #' @rdname compare_calls
 #' @export
 compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                           n_jobs = NULL, control = model_control()) {
+                           feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control()) {
   check_no_dots("compare_models", ...)
   if (is.null(models)) models <- guide_models()$model
   if (!is.character(models) || length(models) < 2L || anyDuplicated(models) > 0L) {
@@ -79,7 +79,7 @@ compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, cov
   check_n_jobs(n_jobs)
   check_number(min_umi, "min_umi", 0, Inf)
   if (!is.null(covariate) && !any(vapply(infos, `[[`, NA, "uses_covariate"))) refuse_covariate(covariate, infos[[1L]])
-  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
   sets <- lapply(infos, function(info) {
     given <- counts
     if (!info$uses_covariate) given["covariate"] <- list(NULL)

@@ -30,12 +30,27 @@ guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NU
 }
 
 #' @export
-guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
+guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
+                                   feature_type = NULL, orientation = NULL) {
   column <- batch_column(batch)
-  file <- read_guide_file(x, layer = layer, batch = column, modality = modality, n_jobs = n_jobs)
+  file <- read_guide_file(x, layer, column, modality, feature_type, orientation, n_jobs)
   if (!is.null(column)) batch <- file$batch
   # `modality` is of use where the counts go back into a container, which a file is not.
   checked_counts(file$counts, batch, covariate, NULL, file$guides)
+}
+
+# guide_counts() for a verb, with the choices that only files have.
+verb_counts <- function(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation) {
+  if (is.character(x) && is.null(dim(x))) {
+    return(guide_counts.character(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation))
+  }
+  given <- c("feature_type", "orientation")[c(!is.null(feature_type), !is.null(orientation))]
+  if (length(given) > 0L) {
+    abort(
+      "argument", "`", given[1L], "` is for the path of a file, but `x` is of class ", quote_names(class(x)), ". Leave it out."
+    )
+  }
+  guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
 }
 
 checked_counts <- function(counts, batch, covariate, modality, guides = NULL) {

@@ -85,7 +85,8 @@ plot_cells_per_guide <- function(calls, guides = NULL, control = NULL) {
 #' up more than others; if all lie below, cells were selected for having one guide.
 #'
 #' @inheritParams plot_guides_per_cell
-#' @param label The number of pairs to name, those met most often beyond chance first. A whole number, 0 to 50.
+#' @param label The number of pairs to name, those met most often beyond chance first, as far as there is room. A whole number, 0 to
+#'   50.
 #' @return A ggplot with a point for each pair of guides that meet or, of more than 200, tiles coloured by the number of pairs
 #'   in them; both axes are logarithmic. Pairs that never meet have no place there and are
 #'   counted in the subtitle.
@@ -116,7 +117,8 @@ plot_guide_pairs <- function(calls, label = 5) {
       ggplot2::geom_tile(ggplot2::aes(fill = .data$pairs, width = .data$width, height = .data$height))
     }) +
     ggplot2::geom_text(
-      ggplot2::aes(label = .data$name), named, size = 2.9, hjust = "inward", vjust = -1.4, check_overlap = TRUE
+      ggplot2::aes(label = .data$name, hjust = .data$hjust, vjust = .data$vjust), label_places(named, if (few) met else tiles), size = 2.9,
+      check_overlap = TRUE
     ) +
     (if (!few) {
       do.call(ggplot2::scale_fill_viridis_c, c(
@@ -133,6 +135,42 @@ plot_guide_pairs <- function(calls, label = 5) {
     ) +
     picture_theme() +
     bar_legend()
+}
+
+# The labels that have room beside their point, with hjust and vjust: above it, below it or at its side, where neither a point (or
+# tile) nor an earlier label lies. Lengths are shares of a panel of some six inches; text may be wider in other fonts, so there is slack.
+label_places <- function(named, drawn) {
+  if (nrow(named) == 0L) return(cbind(named, hjust = double(), vjust = double()))
+  share <- function(values, ends, below, above) {
+    wide <- diff(ends)
+    if (wide == 0) rep(0.5, length(values)) else (values - ends[1L] + below * wide) / ((1 + below + above) * wide)
+  }
+  edges <- function(values, size) cbind(log10(values) - size / 2, log10(values) + size / 2)
+  x <- edges(drawn$expected, if (is.null(drawn$width)) 0 else drawn$width)
+  y <- edges(drawn$observed, if (is.null(drawn$height)) 0 else drawn$height)
+  across <- function(values) share(values, range(x), 0.05, 0.05)
+  up <- function(values) share(values, range(y, 0, 1), 0.05, 0.12)
+  # Points are no smaller than this.
+  taken <- cbind(across(x[, 1L]) - 0.01, across(x[, 2L]) + 0.01, up(y[, 1L]) - 0.016, up(y[, 2L]) + 0.016)
+  ways <- rbind(c(0.5, -1), c(0, -1), c(1, -1), c(-0.12, 0.5), c(1.12, 0.5), c(0.5, 2), c(0, 2), c(1, 2))
+  size <- cbind(0.012 * nchar(named$name), 0.036)
+  found <- matrix(NA_real_, nrow(named), 2L)
+  for (k in seq_len(nrow(named))) {
+    left <- across(log10(named$expected[k])) - ways[, 1L] * size[k, 1L]
+    low <- up(log10(named$observed[k])) - ways[, 2L] * size[k, 2L]
+    boxes <- cbind(left, left + size[k, 1L], low, low + size[k, 2L])
+    free <- apply(boxes, 1L, function(box) {
+      box[1L] >= 0 && box[2L] <= 1 && box[3L] >= 0 && box[4L] <= 1 &&
+        !any(taken[, 1L] < box[2L] & taken[, 2L] > box[1L] & taken[, 3L] < box[4L] & taken[, 4L] > box[3L])
+    })
+    if (!any(free)) next
+    way <- which(free)[1L]
+    found[k, ] <- ways[way, ]
+    taken <- rbind(taken, boxes[way, ])
+  }
+  named$hjust <- found[, 1L]
+  named$vjust <- found[, 2L]
+  named[!is.na(named$hjust), ]
 }
 
 # Each pair of guides called in some cell together: positions, cells with both, and those expected by chance.

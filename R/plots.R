@@ -74,7 +74,9 @@ scale_log10 <- function(axis, name, ...) {
   scale <- if (axis == "x") ggplot2::scale_x_log10 else ggplot2::scale_y_log10
   breaks <- function(range) {
     powers <- 10^(-9:9)
-    if (diff(log10(range)) > 2.5) powers else sort(c(powers, 2 * powers, 5 * powers))
+    breaks <- if (diff(log10(range)) > 2.5) powers else sort(c(powers, 2 * powers, 5 * powers))
+    # A narrow range may lie between two of them.
+    if (sum(breaks >= range[1L] & breaks <= range[2L]) >= 2L) breaks else pretty(range, 4L)
   }
   scale(name = name, labels = big_labels, breaks = breaks, ...)
 }

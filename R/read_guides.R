@@ -1,7 +1,7 @@
 #' Read guide counts from a file
 #'
 #' Reads the guide counts that a pipeline wrote, without Python. [assign_guides()] and [score_guides()] take such a path
-#' themselves; `read_guides()` is for looking at the counts first, and for the choices that the verbs do not have.
+#' themselves, with the same arguments; `read_guides()` is for looking at the counts first.
 #'
 #' The format is told by the content, whatever the name. What is chosen for you, as which features are guides, is said in a
 #' message of the class `kaichi_message_choice`; where there are several candidates an error names them. Files that lead to other

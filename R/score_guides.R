@@ -77,7 +77,8 @@
 #' }
 #' @export
 score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch = NULL, covariate = NULL, modality = NULL,
-                         layer = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL, verbose = NULL) {
+                         layer = NULL, feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(),
+                         BPPARAM = NULL, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -91,11 +92,10 @@ score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch =
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
   check_verbose(verbose)
-  counts <- guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
   counts <- with_guide_table(counts, guides)
-  with_progress(
-    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, shard_file(x, layer, modality))
-  )
+  file <- shard_file(x, layer, modality, feature_type, orientation)
+  with_progress(verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file))
 }
 
 refuse_covariate <- function(covariate, info) {

@@ -17,8 +17,12 @@ check_bpparam <- function(BPPARAM) {
 }
 
 # What a worker needs to read the counts itself; NULL for counts in memory.
-shard_file <- function(x, layer, modality = NULL) {
-  if (is.character(x)) list(path = normalizePath(x, winslash = "/", mustWork = TRUE), layer = layer, modality = modality)
+shard_file <- function(x, layer, modality = NULL, feature_type = NULL, orientation = NULL) {
+  if (!is.character(x)) return(NULL)
+  list(
+    path = normalizePath(x, winslash = "/", mustWork = TRUE), layer = layer, modality = modality, feature_type = feature_type,
+    orientation = orientation
+  )
 }
 
 # As rust_score(), by the workers of `BPPARAM`.

@@ -67,8 +67,7 @@ test_that("settings, tables and the steps are those of R", {
 
   scores <- score_guides(guides_file(), "neg_binomial", batch = "lane")
   calls <- decide_guides(scores, fdr = 0.01, fdr_by = "guide", min_umi = 2)
-  # The command line leaves the targets of the file where they are.
-  write_calls(without_guide_table(calls), path("r.csv"))
+  write_calls(calls, path("r.csv"))
   run("score", shQuote(guides_file()), "--model", "neg_binomial", "--batch", "lane", "--output", shQuote(path("scores.h5ad")))
   decide <- function(...) run("decide", "--scores", shQuote(path("scores.h5ad")), ...)
   decide("--fdr", "0.01", "--fdr-by", "guide", "--min-umi", "2", "--output", shQuote(path("cli.csv")))
@@ -78,7 +77,82 @@ test_that("settings, tables and the steps are those of R", {
   text <- decide()
   cells <- utils::read.csv(text = text, na.strings = "", colClasses = c(cell_barcode = "character", guide_id = "character"))
   # Base R's own reading of numbers may be off in the last place.
-  expect_equal(cells, without_guide_table(decide_guides(scores))$cells, tolerance = 1e-15)
+  expect_equal(cells, decide_guides(scores)$cells, tolerance = 1e-15)
+})
+
+test_that("a guide table goes where R's goes", {
+  program()
+  folder <- own_folder()
+  path <- function(name) file.path(folder, name)
+  ids <- rownames(read_guides(guides_file()))
+  table <- data.frame(
+    guide_id = rev(c(ids, "extra")), construct = rep(c("A", "B"), length.out = length(ids) + 1L), `a note` = "\u00e9, \"x\"",
+    target = rev(c(ifelse(seq_along(ids) %% 3 == 0, "", paste0("T", seq_along(ids))), "T")), status = "of the table",
+    check.names = FALSE
+  )
+  # As Seurat would name it.
+  table$guide_id[table$guide_id == ids[2]] <- sub("_", "|", ids[2])
+  counts <- read_guides(guides_file())
+  rownames(counts)[2] <- gsub("_", "-", ids[2])
+  Matrix::writeMM(counts, path("matrix.mtx"))
+  writeLines(rownames(counts), path("features.tsv"))
+  writeLines(colnames(counts), path("barcodes.tsv"))
+  write_table(as.list(table), path("guides.csv.gz"))
+  as_is <- transform(table, guide_id = rev(c(ids, "extra")))
+  utils::write.table(as_is, path("guides.tsv"), sep = "\t", row.names = FALSE, na = "")
+
+  flag <- function(name) c("--guides", shQuote(path(name)))
+  for (model in c("poisson_gauss", "ambient", "umi", "beta2")) {
+    for (input in list(c(guides_file(), "guides.tsv"), c(folder, "guides.csv.gz"))) {
+      suppressMessages(assign_guides(input[1], model, guides = path(input[2]), output = path("r.h5ad"), overwrite = TRUE))
+      write <- function(name) c("--output", shQuote(path(name)), "--overwrite")
+      run("assign", shQuote(input[1]), "--model", model, flag(input[2]), write("cli.h5ad"))
+      expect_identical(bytes(path("cli.h5ad")), bytes(path("r.h5ad")), label = paste(model, input[2]))
+
+      calls <- suppressMessages(assign_guides(input[1], model, guides = path(input[2])))
+      for (name in c("x.csv", "x.h5mu")) {
+        write_calls(calls, path(name), overwrite = TRUE)
+        expected <- bytes(path(name))
+        run("assign", shQuote(input[1]), "--model", model, flag(input[2]), write(name))
+        expect_identical(bytes(path(name)), expected, label = paste(model, name))
+      }
+      text <- run("assign", shQuote(input[1]), "--model", model, flag(input[2]))
+      expect_identical(utils::read.csv(text = text, na.strings = "")$target, calls$cells$target)
+
+      if (model == "umi") next
+      # With the table at the first step, or at the second.
+      scores <- suppressMessages(score_guides(input[1], model, guides = path(input[2])))
+      write_calls(decide_guides(scores), path("r.csv"), overwrite = TRUE)
+      for (at in c("score", "decide")) {
+        run("score", shQuote(input[1]), "--model", model, if (at == "score") flag(input[2]), write("scores.h5ad"))
+        run("decide", shQuote(path("scores.h5ad")), if (at == "decide") flag(input[2]), write("cli.csv"))
+        expect_identical(bytes(path("cli.csv")), bytes(path("r.csv")), label = paste(model, input[2], at))
+        run("decide", shQuote(path("scores.h5ad")), if (at == "decide") flag(input[2]), write("decided.h5ad"))
+        run("decide", shQuote(path("decided.h5ad")), write("again.csv"))
+        expect_identical(bytes(path("again.csv")), bytes(path("r.csv")))
+      }
+    }
+  }
+})
+
+test_that("what a file says of its guides goes where R puts it", {
+  program()
+  folder <- own_folder()
+  path <- function(name) file.path(folder, name)
+  for (input in c(guides_file(), test_path("fixtures", "tenx.h5"))) {
+    for (name in c("x.h5ad", "x.csv", "x.h5mu")) {
+      calls <- suppressMessages(assign_guides(input, "umi"))
+      if (name == "x.h5ad") {
+        suppressMessages(assign_guides(input, "umi", output = path(name), overwrite = TRUE))
+      } else {
+        write_calls(calls, path(name), overwrite = TRUE)
+      }
+      expected <- bytes(path(name))
+      run("assign", shQuote(input), "--model", "umi", "--output", shQuote(path(name)), "--overwrite")
+      expect_identical(bytes(path(name)), expected, label = paste(input, name))
+    }
+    expect_false(is.null(calls$cells$target))
+  }
 })
 
 test_that("the folder of Cell Ranger is that of R", {

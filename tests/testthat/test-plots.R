@@ -143,6 +143,32 @@ test_that("guides that meet are counted against chance", {
   expect_drawn(plot_guide_pairs(assign_guides(simulate_guides("high_moi", n_cells = 400, n_guides = 60)$counts, "umi")))
 })
 
+test_that("labels of pairs cover neither points nor each other", {
+  # All six pairs of four guides, in places as near to each other as they come.
+  drawn <- data.frame(expected = c(10, 10.2, 10.4, 12, 12, 14), observed = c(200, 210, 190, 205, 300, 206))
+  drawn$name <- paste0("guide_", 1:6, " + guide_", 7)
+  placed <- label_places(drawn, drawn)
+  expect_gt(nrow(placed), 2L)
+  # Inches of a picture of 6 by 4, whose panel takes about 5.4 by 2.8.
+  x <- function(v) 5.4 * (0.05 + log10(v / 10) / log10(1.4)) / 1.1
+  y <- function(v) 2.8 * (0.05 + log10(v) / log10(300)) / 1.17
+  text <- lapply(seq_len(nrow(placed)), function(k) {
+    width <- 0.06 * nchar(placed$name[k])
+    c(x(placed$expected[k]) - placed$hjust[k] * width + c(0, width), y(placed$observed[k]) - placed$vjust[k] * 0.1 + c(0, 0.1))
+  })
+  for (box in text) {
+    expect_false(any(x(drawn$expected) > box[1] & x(drawn$expected) < box[2] & y(drawn$observed) > box[3] & y(drawn$observed) < box[4]))
+  }
+  for (pair in utils::combn(text, 2L, simplify = FALSE)) {
+    a <- pair[[1L]]
+    b <- pair[[2L]]
+    expect_false(a[1] < b[2] && b[1] < a[2] && a[3] < b[4] && b[3] < a[4])
+  }
+  # Where points are everywhere there is no room.
+  crowd <- expand.grid(expected = 10^seq(0, 1, 0.02), observed = 10^seq(0, 1, 0.02))
+  expect_identical(nrow(label_places(cbind(crowd[1:3, ], name = "a + b"), crowd)), 0L)
+})
+
 test_that("bad arguments are errors that say what to give", {
   calls <- assign_guides(small_screen()$counts, "umi")
   for (picture in pictures) expect_error(picture(list()), class = "kaichi_error_argument")

@@ -284,6 +284,36 @@ test_that("a square Matrix Market file is read only when it is said how", {
   expect_identical(as.matrix(suppressMessages(read_guides(folder, orientation = "cells_by_guides"))), other)
 })
 
+test_that("the verbs have the choices of read_guides()", {
+  square <- plain[, 1:5]
+  folder <- mtx_folder(square, features.tsv = rownames(square), barcodes.tsv = colnames(square))
+  other <- `dimnames<-`(t(square), dimnames(square))
+  verbs <- list(
+    function(...) assign_guides(..., model = "umi")$counts, function(...) score_guides(..., model = "quantiles")$counts
+  )
+  for (counts_of in verbs) {
+    verb <- function(...) as.matrix(suppressMessages(counts_of(...)))
+    expect_identical(verb(folder, orientation = "guides_by_cells"), square)
+    expect_identical(verb(folder, orientation = "cells_by_guides"), other)
+    expect_identical(verb(fixture("tenx-custom.h5"), feature_type = "Custom"), plain)
+    expect_identical(verb(fixture("guides-several.h5mu"), modality = "crispr"), plain[1:2, ])
+    expect_error(verb(plain, feature_type = "Custom"), "`feature_type` is for the path of a file", class = "kaichi_error_argument")
+    expect_error(verb(plain, orientation = "rows"), "`orientation` is for the path", class = "kaichi_error_argument")
+    expect_error(verb(folder, orientation = "rows"), "`orientation` must be one of", class = "kaichi_error_argument")
+  }
+  agreed <- suppressMessages(compare_models(fixture("tenx-custom.h5"), c("umi", "max"), feature_type = "Custom"))
+  expect_identical(names(agreed), names(compare_models(plain, c("umi", "max"))))
+  # Not in blocks, which know of no choices; and not lost on the way to a worker.
+  out <- tempfile(fileext = ".h5ad")
+  suppressMessages(assign_guides(fixture("mixed-csr.h5ad"), "umi", feature_type = "CRISPR Guide Capture", output = out))
+  expect_identical(as.matrix(read_guides(out)), plain)
+  skip_if_not_installed("BiocParallel")
+  score <- function(...) {
+    suppressMessages(score_guides(folder, "gauss", orientation = "cells_by_guides", control = model_control(gates = c(min_cells = 0)), ...))
+  }
+  expect_identical(score(BPPARAM = BiocParallel::SerialParam()), score())
+})
+
 test_that("long Matrix Market files are read in blocks, and a wrong line is named by its number", {
   set.seed(1)
   big <- Matrix::rsparsematrix(300, 22000, 0.25, rand.x = function(n) rpois(n, 2) + 1)

@@ -10,11 +10,12 @@ pub type CallSet = BTreeMap<String, BTreeSet<String>>;
 
 const PER_CELL: &str = "protospacer_calls_per_cell.csv";
 
-pub fn read(path: &Path) -> Result<CallSet> {
+/// The calls, and what its reader says that it chose.
+pub fn read(path: &Path) -> Result<(CallSet, Vec<String>)> {
     if path.is_dir() {
         let inner = path.join(PER_CELL);
         return match inner.is_file() {
-            true => read_csv(&inner),
+            true => Ok((read_csv(&inner)?, vec![])),
             false => Err(Error::File(format!("The folder \"{}\" has no {PER_CELL} of Cell Ranger.", path.display()))),
         };
     }
@@ -25,9 +26,10 @@ pub fn read(path: &Path) -> Result<CallSet> {
             let at = range[0] as usize..range[1] as usize;
             file.guides[at].iter().map(|&guide| file.guide_names[guide as usize].clone()).collect::<BTreeSet<_>>()
         };
-        return Ok(cells.map(|(cell, range)| (cell, guides(range))).filter(|(_, guides)| !guides.is_empty()).collect());
+        let calls = cells.map(|(cell, range)| (cell, guides(range))).filter(|(_, guides)| !guides.is_empty()).collect();
+        return Ok((calls, file.choices));
     }
-    read_csv(path)
+    Ok((read_csv(path)?, vec![]))
 }
 
 fn read_csv(path: &Path) -> Result<CallSet> {

@@ -29,8 +29,8 @@ Exit status:
 const TABLES: &str = "\
 Without --output, and with --format cells, the result is a CSV table with one row per cell, in input order: cell_barcode,
 guide_id (the called guide with the highest confidence), umi_count, assignment_confidence, is_unassigned,
-is_multi_infected, n_guides_detected and set_probability (that the cell carries exactly the guides called, for models
-whose confidence is a posterior). An output ending in .csv gets one row per called pair; .h5ad and .h5mu get counts, calls,
+is_multi_infected, n_guides_detected, set_probability (that the cell carries exactly the guides called, for models whose
+confidence is a posterior) and, where --guides or the input has targets, target. An output ending in .csv gets one row per called pair; .h5ad and .h5mu get counts, calls,
 scores and fits, as the R package writes them. What is missing is empty. A name that ends in .csv.gz is compressed.";
 
 pub fn command() -> Command {
@@ -52,6 +52,7 @@ fn assign() -> Command {
         .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
         .arg(model(|_| true))
         .args(rules(false))
+        .arg(guides_option())
         .args(count_options())
         .args(settings::options(|_| true))
         .args(output_options(false))
@@ -69,6 +70,7 @@ fn score() -> Command {
         .args(input("counts", INPUTS))
         .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
         .arg(model(keeps_scores))
+        .arg(guides_option())
         .args(count_options())
         .args(settings::options(keeps_scores))
         .arg(path("output", "FILE", "The .h5ad to write").short('o').required(true))
@@ -84,6 +86,7 @@ fn decide() -> Command {
         .args(input("scores", "The .h5ad of kaichi score, of assign_guides(output = ) in R, or of kaichi for Python"))
         .group(ArgGroup::new("source").args(["scores", "INPUT"]).required(true))
         .args(rules(true))
+        .arg(guides_option())
         .args(output_options(true))
         .arg(fits_option())
         .args(common())
@@ -112,13 +115,13 @@ fn models() -> Command {
 
 fn inspect() -> Command {
     Command::new("inspect")
-        .about("Says what a file is, its size, its modalities and layers, and the range of its counts")
+        .about("Says what a file or folder is, its size, its modalities and layers, and the range of its counts")
         .after_help(EXIT)
         .arg(
             Arg::new("FILE")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("An HDF5 file: .h5ad, .h5mu, 10x .h5"),
+                .help("An .h5ad, .h5mu or 10x .h5, an .mtx, or the folder of one"),
         )
 }
 
@@ -264,6 +267,15 @@ fn output_options(in_place: bool) -> Vec<Arg> {
         );
     }
     options
+}
+
+fn guides_option() -> Arg {
+    path(
+        "guides",
+        "TABLE",
+        "The guide table of the library: CSV or TSV, gzipped or not, with guide_id and any of target, construct, type and sequence; \
+         every guide of the counts must be in it. Its columns go into var of an .h5ad, the target of each call into tables and obs",
+    )
 }
 
 fn fits_option() -> Arg {

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Command};
 use kaichi_core::decide::{Cut, Rule};
+use kaichi_core::io::guide_table::{self, GuideTable};
 use kaichi_core::io::{self, h5ad, inspect, GuideFile, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, Model, ModelInfo, MODELS};
 use kaichi_core::stream;
@@ -15,7 +16,7 @@ use crate::cli::{is_posterior, DEFAULT_CUT, DEFAULT_MODEL};
 use crate::numbers::{number, option, Range};
 use crate::output::{print, Target};
 use crate::report::{Report, Unfinished};
-use crate::screen::{rule_notes, run_notes, Decision, Fits, Screen};
+use crate::screen::{rule_notes, run_notes, Decision, Fits, LibraryTable, Screen};
 use crate::settings;
 use crate::tables::{self, Writer};
 
@@ -47,7 +48,7 @@ fn assign(matches: &ArgMatches) -> Result<()> {
     let options = read_options(matches)?;
     let counts_only = options == ReadOptions { layer: options.layer, ..ReadOptions::default() };
     if let (Format::H5ad, Target::File(path)) = (outputs.format, &outputs.calls) {
-        if counts_only && h5ad::is(&input) {
+        if counts_only && !matches.contains_id("guides") && h5ad::is(&input) {
             return stream_assign(matches, &input, path, model, &control, rule, &outputs, &report);
         }
     }
@@ -127,8 +128,12 @@ fn decide(matches: &ArgMatches) -> Result<()> {
     let in_place = matches.get_flag("in-place");
     let outputs = Outputs::new(matches, &input)?;
     let report = Report::new(matches);
+    let library = Library::read(matches)?;
     report.say(format_args!("reading {}", input.display()));
-    let screen = report.watch("reading", |_| Screen::scored(h5ad::scores::read(&input)?))?;
+    let mut screen = report.watch("reading", |_| Screen::scored(h5ad::scores::read(&input)?))?;
+    if let Some(library) = library {
+        screen.table = library.of(&screen.counts, &report)?;
+    }
     report.say(format_args!("{}, scores of {}", size(&screen.counts), screen.info.name));
     let cut = chosen_cut(matches, &screen.info, Some(Cut::MinConfidence(DEFAULT_CUT)))?;
     let decision = report.watch("deciding", |_| screen.decide(Rule { cut, min_umi }))?;
@@ -169,8 +174,13 @@ fn scored(
     let info = model.info();
     report.say(format_args!("reading {}", input.display()));
     let options = read_options(matches)?;
+    let library = Library::read(matches)?;
     let counts = report.watch("reading", |_| io::read(input, &options))?;
     counts.choices.iter().for_each(|choice| report.say(choice));
+    let table = match library {
+        Some(library) => library.of(&counts, report)?,
+        None => LibraryTable::new(counts.facts.clone(), false),
+    };
     report.say(format_args!("{}; scoring by {}", size(&counts), info.name));
     let started = Instant::now();
     let scores = report.watch("scoring", |progress| model.score(&counts.guide_counts()?, control, progress))?;
@@ -178,7 +188,23 @@ fn scored(
     let batches = counts.batches();
     let fits = Fits::named(scores.fits, counts.guide_names.len(), batches.as_deref())?;
     let params = settings::as_json(control, batches.as_deref());
-    Ok((Screen { score: scores.score, fits, info, params, counts }, h5ad::is(input)))
+    Ok((Screen { score: scores.score, fits, info, params, counts, table }, h5ad::is(input)))
+}
+
+/// The table of --guides, read before what takes long.
+struct Library(PathBuf, GuideTable);
+
+impl Library {
+    fn read(matches: &ArgMatches) -> Result<Option<Self>> {
+        let path = matches.get_one::<PathBuf>("guides").cloned();
+        path.map(|path| guide_table::read(&path).map(|table| Library(path, table))).transpose()
+    }
+
+    fn of(&self, counts: &GuideFile, report: &Report) -> Result<LibraryTable> {
+        let (rows, choices) = guide_table::rows_of(&self.0, &self.1, &counts.guide_names)?;
+        choices.iter().for_each(|choice| report.say(choice));
+        Ok(LibraryTable::new(rows, true))
+    }
 }
 
 fn read_options(matches: &ArgMatches) -> Result<ReadOptions<'_>> {
@@ -399,7 +425,9 @@ fn compare(matches: &ArgMatches) -> Result<()> {
     let output = matches.get_one::<PathBuf>("output").map(PathBuf::as_path);
     let target = Target::new(output, "output", matches.get_flag("overwrite"), &[&a, &b])?;
     let report = Report::new(matches);
-    let (left, right) = report.watch("reading", |_| Ok((read_call_set(&a)?, read_call_set(&b)?)))?;
+    let ((left, of_left), (right, of_right)) =
+        report.watch("reading", |_| Ok((read_call_set(&a)?, read_call_set(&b)?)))?;
+    of_left.iter().chain(&of_right).for_each(|choice| report.say(choice));
     let found = agreement(&left, &right);
     if output.is_some() {
         let rows = differences(&left, &right);

@@ -4,6 +4,7 @@ use std::path::Path;
 use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
 use kaichi_core::diagnose::{diagnose, Diagnosis};
 use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::io::guide_table::GuideTable;
 use kaichi_core::io::h5ad::scores::ScoresFile;
 use kaichi_core::io::h5ad::write::{self, Block, Content, Kind, Note, Stored};
 use kaichi_core::io::{h5mu, GuideFile};
@@ -20,6 +21,24 @@ pub struct Screen {
     pub info: ModelInfo,
     /// JSON.
     pub params: String,
+    pub table: LibraryTable,
+}
+
+/// The guide table in the order of the guides, without their names; empty where there is none.
+#[derive(Default)]
+pub struct LibraryTable {
+    columns: Vec<(String, Column)>,
+    /// Whether it is more than what the file of the counts says, and an output that keeps the columns of that file needs it.
+    given: bool,
+}
+
+impl LibraryTable {
+    pub fn new(columns: GuideTable, given: bool) -> Self {
+        LibraryTable {
+            columns: columns.into_iter().map(|(name, values)| (name, Column::Text(values))).collect(),
+            given,
+        }
+    }
 }
 
 pub struct Decision {
@@ -82,6 +101,13 @@ impl Fits {
     }
 }
 
+fn target_in(table: &[(String, Column)]) -> Option<&[Option<String>]> {
+    table.iter().find_map(|(name, column)| match column {
+        Column::Text(values) if name == "target" => Some(&values[..]),
+        _ => None,
+    })
+}
+
 fn stored(columns: Vec<(String, Column)>) -> Vec<Stored> {
     columns.into_iter().map(|(name, column)| store(name, column)).collect()
 }
@@ -128,7 +154,34 @@ impl Screen {
             fits: Fits { columns, per_guide: file.per_guide },
             info: model.info(),
             params: file.params.unwrap_or_else(|| "{}".to_owned()),
+            table: LibraryTable { columns: file.table, given: file.wrote_table },
         })
+    }
+
+    /// The target of each guide, where the guide table has them.
+    pub fn target(&self) -> Option<&[Option<String>]> {
+        target_in(&self.table.columns)
+    }
+
+    /// The columns of the guide table that go into an .h5ad, which may keep those of the file of the counts.
+    fn written_table(&self, keeps: bool) -> &[(String, Column)] {
+        match keeps && !self.table.given {
+            true => &[],
+            false => &self.table.columns,
+        }
+    }
+
+    /// var, and the fits where they are not per guide. A fit has the last word on a name.
+    fn guide_columns(
+        &self,
+        table: &[(String, Column)],
+        fits: Vec<(String, Column)>,
+    ) -> (Vec<Stored>, Option<Vec<Stored>>) {
+        let (of_guides, fits) = if self.fits.per_guide { (fits, None) } else { (vec![], Some(stored(fits))) };
+        let mut var: Vec<(String, Column)> =
+            table.iter().filter(|(name, _)| !of_guides.iter().any(|(fit, _)| fit == name)).cloned().collect();
+        var.extend(of_guides);
+        (stored(var), fits)
     }
 
     pub fn decide(&self, rule: Rule) -> Result<Decision> {
@@ -146,8 +199,7 @@ impl Screen {
     /// Writes an .h5ad, whose obs and var keep the columns of the .h5ad `template`.
     pub fn write_scores(&self, path: &Path, overwrite: bool, template: Option<&Path>) -> Result<()> {
         let notes = run_notes(self.info.name, &self.params, "scored");
-        let fits = stored(self.fits.columns.clone());
-        let (var, fits) = if self.fits.per_guide { (fits, None) } else { (vec![], Some(fits)) };
+        let (var, fits) = self.guide_columns(self.written_table(template.is_some()), self.fits.columns.clone());
         let content = self.content((&[], &[]), vec![], var, &notes, fits);
         write::write(path, overwrite, template, content)
     }
@@ -168,7 +220,8 @@ impl Screen {
         let counts = self.counts.guide_counts()?;
         let posterior = decision.set_probability.is_some();
         let values = cell_values(&counts, &self.score, &decision.calls, posterior);
-        let obs = cell_columns(&self.counts.guide_names, posterior)
+        let table = self.written_table(!as_h5mu && other.is_some());
+        let mut obs: Vec<Stored> = cell_columns(&self.counts.guide_names, posterior)
             .into_iter()
             .zip(values)
             .map(|((name, kind), values)| match kind {
@@ -176,8 +229,12 @@ impl Screen {
                 _ => store(name, values),
             })
             .collect();
-        let fits = stored(self.fits.with_worth(&decision.worth));
-        let (var, fits) = if self.fits.per_guide { (fits, None) } else { (vec![], Some(fits)) };
+        if let Some(target) = target_in(table) {
+            let of_cell = |at: &Option<usize>| at.and_then(|at| target[self.counts.guides[at] as usize].clone());
+            let of_cells = decision.calls.best.iter().map(of_cell).collect();
+            obs.push(Stored::new("target".to_owned(), Column::Text(of_cells)));
+        }
+        let (var, fits) = self.guide_columns(table, self.fits.with_worth(&decision.worth));
         let content = self.content((&starts, &called), obs, var, &notes, fits);
         let write = if as_h5mu { h5mu::write } else { write::write };
         write(path, overwrite, other, content)

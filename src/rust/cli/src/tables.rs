@@ -25,7 +25,8 @@ pub fn records<S: AsRef<[u8]>>(
 
 /// One row per cell, in input order.
 pub fn cells(screen: &Screen, decision: &Decision, out: &mut dyn Write) -> io::Result<()> {
-    let header = [
+    let target = screen.target();
+    let mut header = vec![
         "cell_barcode",
         "guide_id",
         "umi_count",
@@ -35,20 +36,25 @@ pub fn cells(screen: &Screen, decision: &Decision, out: &mut dyn Write) -> io::R
         "n_guides_detected",
         "set_probability",
     ];
+    header.extend(target.map(|_| "target"));
     let row = |(cell, name): (usize, &String)| {
         let n = decision.calls.indptr[cell + 1] - decision.calls.indptr[cell];
         let best = decision.calls.best[cell];
         let [guide, umis, score] = best.map_or([const { String::new() }; 3], |at| call(screen, at));
         let probability = decision.set_probability.as_ref().map_or(f64::NAN, |of| of[cell]);
         let (none, several) = (logical(best.is_none()).to_owned(), logical(n > 1).to_owned());
-        vec![name.clone(), guide, umis, score, none, several, n.to_string(), number(probability)]
+        let mut row = vec![name.clone(), guide, umis, score, none, several, n.to_string(), number(probability)];
+        row.extend(target.map(|of| best.map_or(String::new(), |at| target_of(screen, of, at))));
+        row
     };
     records(out, &header, screen.counts.cell_names.iter().enumerate().map(row))
 }
 
-/// One row per called pair: cell, guide, UMIs and, where there are four columns, the confidence.
+/// One row per called pair: cell, guide, UMIs and, but for crispat's, the confidence and the target.
 pub fn pairs(screen: &Screen, decision: &Decision, header: &[&str], out: &mut dyn Write) -> io::Result<()> {
     let calls = &decision.calls;
+    let target = screen.target().filter(|_| *header == PAIRS);
+    let header = [header, target.map_or(&[][..], |_| &["target"])].concat();
     let of_cell = |(cell, name): (usize, &'_ String)| {
         let name = name.clone();
         calls.pairs[calls.indptr[cell]..calls.indptr[cell + 1]]
@@ -59,10 +65,11 @@ pub fn pairs(screen: &Screen, decision: &Decision, header: &[&str], out: &mut dy
     let rows = screen.counts.cell_names.iter().enumerate().flat_map(of_cell).map(|(cell, at)| {
         let mut row = vec![cell];
         row.extend(call(screen, at));
+        row.extend(target.map(|of| target_of(screen, of, at)));
         row.truncate(header.len());
         row
     });
-    records(out, header, rows)
+    records(out, &header, rows)
 }
 
 pub const PAIRS: [&str; 4] = ["cell_barcode", "guide_id", "umi_count", "assignment_confidence"];
@@ -71,6 +78,10 @@ pub const CRISPAT: [&str; 3] = ["cell", "gRNA", "UMI_counts"];
 fn call(screen: &Screen, at: usize) -> [String; 3] {
     let counts = &screen.counts;
     [counts.guide_names[counts.guides[at] as usize].clone(), number(counts.counts[at]), number(screen.score[at])]
+}
+
+fn target_of(screen: &Screen, of_guide: &[Option<String>], at: usize) -> String {
+    of_guide[screen.counts.guides[at] as usize].clone().unwrap_or_default()
 }
 
 /// Columns of one length; `guides` names the rows, where they are guides.

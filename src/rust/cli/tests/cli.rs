@@ -72,14 +72,16 @@ fn truth(c: usize, g: usize) -> usize {
 fn umi_calls_are_those_of_the_counts() {
     for name in ["anndata-0.7.8-csr", "anndata-0.10.9-csc", "anndata-0.12.19-dense"] {
         let Some(path) = fixture(&format!("{name}.h5ad")) else { return };
-        let mut expected = format!("{COLUMNS}\n");
+        // The file has the genes of its guides, which are all the same.
+        let mut expected = format!("{COLUMNS},target\n");
         for c in 0..12 {
             let called: Vec<usize> = (0..5).filter(|&g| truth(c, g) >= 4).collect();
             let most = called.iter().copied().min_by_key(|&g| (usize::MAX - truth(c, g), g));
             let call = most.map_or(",,".into(), |g| format!("guide-é{},{},1", g + 1, truth(c, g)));
             let flag = |yes| if yes { "TRUE" } else { "FALSE" };
             let (none, several) = (flag(called.is_empty()), flag(called.len() > 1));
-            expected += &format!("cell_{},{call},{none},{several},{},\n", c + 1, called.len());
+            let target = if called.is_empty() { "" } else { "gene" };
+            expected += &format!("cell_{},{call},{none},{several},{},,{target}\n", c + 1, called.len());
         }
         assert_eq!(stdout(&["assign", &path, "--model=umi", "--umi-threshold", "4"]), expected, "{name}");
     }
@@ -163,9 +165,9 @@ fn the_share_of_quantiles_can_be_chosen_later() {
     stdout(&["score", &path, "--model", "quantiles", "--output", &scores]);
     let none = stdout(&["decide", &scores, "--quantile", "0"]);
     let all = stdout(&["decide", &scores, "--quantile", "1"]);
-    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,")));
+    assert!(none.lines().skip(1).all(|line| line.ends_with(",TRUE,FALSE,0,,")));
     assert_eq!(all, stdout(&["assign", &path, "--model", "quantiles", "--quantile", "1"]));
-    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').nth(1).map(str::to_owned)).collect::<Vec<_>>();
+    let detected = |text: &str| text.lines().map(|line| line.rsplit(',').nth(2).map(str::to_owned)).collect::<Vec<_>>();
     let every_count = stdout(&["assign", &path, "--model", "umi", "--umi-threshold", "1"]);
     assert_eq!(detected(&all), detected(&every_count));
 }
@@ -191,11 +193,11 @@ fn every_format_is_written() {
     let folder = folder("formats");
     let file = |name: &str| folder.join(name).display().to_string();
     let assign = |more: &[&str]| stdout(&[&["assign", &path, "--model", "umi", "--umi-threshold", "4"], more].concat());
-    let mut pairs = "cell_barcode,guide_id,umi_count,assignment_confidence\n".to_owned();
+    let mut pairs = "cell_barcode,guide_id,umi_count,assignment_confidence,target\n".to_owned();
     let mut crispat = "cell,gRNA,UMI_counts\n".to_owned();
     for c in 0..12 {
         for g in (0..5).filter(|&g| truth(c, g) >= 4) {
-            pairs += &format!("cell_{},guide-é{},{},1\n", c + 1, g + 1, truth(c, g));
+            pairs += &format!("cell_{},guide-é{},{},1,gene\n", c + 1, g + 1, truth(c, g));
             crispat += &format!("cell_{},guide-é{},{}\n", c + 1, g + 1, truth(c, g));
         }
     }
@@ -459,4 +461,101 @@ fn devices_and_links_stay() {
     assert!(fs::symlink_metadata(&link).unwrap().file_type().is_symlink());
     assert!(fs::read_to_string(folder.join("real.csv")).unwrap().starts_with(COLUMNS));
     assert_eq!(entries(&folder), ["link.csv", "real.csv"]);
+}
+
+#[test]
+fn what_the_reader_chose_is_said() {
+    let Some(path) = fixture("mixed-csr.h5ad") else { return };
+    let folder = folder("choices");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let chosen = "features of the type \"CRISPR Guide Capture\" as guides";
+    for command in [
+        &["assign", &path, "--model", "umi"][..],
+        &["assign", &path, "--model", "umi", "--output", &file("calls.h5ad")],
+        &["score", &path, "--output", &file("scores.h5ad")],
+    ] {
+        let output = kaichi(command);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.contains(chosen), "{said}");
+    }
+}
+
+#[test]
+fn folders_are_inspected_as_files_are() {
+    let folder = folder("inspect_mtx");
+    let write = |name: &str, lines: &[&str]| fs::write(folder.join(name), lines.join("\n") + "\n").unwrap();
+    let inspect = || stdout(&["inspect", &folder.display().to_string()]);
+    let says = |text: &str, label: &str, what: &str| {
+        let line = text.lines().find(|line| line.starts_with(&format!("{label}  ")));
+        assert_eq!(line.and_then(|line| line.strip_prefix(label)).map(str::trim), Some(what), "{text}");
+    };
+    const HEAD: &str = "%%MatrixMarket matrix coordinate integer general";
+    // 10x
+    write("matrix.mtx", &[HEAD, "%", "3 2 3", "1 1 4", "2 1 1", "3 2 7"]);
+    write("features.tsv", &["a\ta\tGene Expression", "g\tg\tCRISPR Guide Capture", "h\th\tCRISPR Guide Capture"]);
+    write("barcodes.tsv", &["c1", "c2"]);
+    let text = inspect();
+    for (label, what) in [
+        ("kind", "counts in Matrix Market format (.mtx)"),
+        ("matrix file", "matrix.mtx, 3 x 2"),
+        ("rows", "features"),
+        ("cells", "2 (barcodes.tsv)"),
+        ("features", "3 (features.tsv)"),
+        ("feature types", "CRISPR Guide Capture (2), Gene Expression (1)"),
+        ("matrix", "3 stored, 1 to 7 (counts)"),
+    ] {
+        says(&text, label, what);
+    }
+    assert_eq!(
+        text,
+        stdout(&["inspect", &folder.join("matrix.mtx").display().to_string()]).replace("/matrix.mtx\n", "\n")
+    );
+    // Parse, with values that are no counts, and cut short.
+    for name in ["matrix.mtx", "features.tsv", "barcodes.tsv"] {
+        fs::remove_file(folder.join(name)).unwrap();
+    }
+    write("count_matrix.mtx", &[&HEAD.replace("integer", "real"), "2 3 3", "1 1 0.5", "2 3 2"]);
+    write("all_guides.csv", &["gene_id,gene_name,genome", ",g,hg38", ",h,hg38", ",i,hg38"]);
+    write("cell_metadata.csv", &["bc_wells,sample", "c1,s", "c2,s"]);
+    let text = inspect();
+    says(&text, "rows", "cells");
+    says(&text, "columns of cells", "bc_wells, sample");
+    says(&text, "matrix", "2 stored (its head says 3: it is cut short or damaged), 0.5 to 2 (no counts: fractions)");
+    // A square one.
+    write("count_matrix.mtx", &[HEAD, "3 3 0"]);
+    write("cell_metadata.csv", &["bc_wells,sample", "c1,s", "c2,s", "c3,s"]);
+    says(&inspect(), "rows", "features or cells: it is square, so give --orientation");
+    // Names of another run.
+    write("cell_metadata.csv", &["bc_wells,sample", "c1,s"]);
+    let (code, text) = refused(&["inspect", &folder.display().to_string()]);
+    assert!(code == 1 && text.contains("do not belong together"), "{text}");
+}
+
+#[test]
+fn targets_come_from_the_guide_table() {
+    let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
+    let folder = folder("guides");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let table = file("guides.tsv");
+    let rows: String = (1..=6).rev().map(|g| format!("guide-é{g}\t{}\n", ["", "B", "A"][g % 3])).collect();
+    fs::write(&table, format!("guide_id\ttarget\n{rows}")).unwrap();
+    let words = ["assign", &path, "--model", "umi", "--umi-threshold", "4", "--guides", &table];
+    let text = stdout(&words);
+    let mut lines = text.lines();
+    assert_eq!(lines.next().unwrap(), format!("{COLUMNS},target"));
+    let mut named = 0;
+    for line in lines {
+        let fields: Vec<&str> = line.split(',').collect();
+        let guide = fields[1].strip_prefix("guide-é").map(|g| g.parse::<usize>().unwrap());
+        assert_eq!(fields[8], guide.map_or("", |g| ["", "B", "A"][g % 3]));
+        named += usize::from(!fields[8].is_empty());
+    }
+    assert!(named > 3);
+    let said = String::from_utf8(kaichi(&words).stderr).unwrap();
+    assert!(said.contains("1 guide of `guides` not in the counts, left out: \"guide-é6\"."), "{said}");
+    // Nothing is written for a table that lacks guides.
+    fs::write(&table, "guide_id,target\nguide-é1,A\n").unwrap();
+    let (code, text) = refused(&[&words[..], &["--output", &file("calls.h5ad")]].concat());
+    assert!(code == 1 && text.contains("guide_id lacks 4 guides of the counts"), "{text}");
+    assert_eq!(entries(&folder), ["guides.tsv"]);
 }

@@ -2,40 +2,68 @@
 //!
 //! ```text
 //! kaichi-fuzz <reader> <seconds> <folder for finds> <seed file>...
+//! kaichi-fuzz <reader> smoke <cases> <folder for finds>
 //! kaichi-fuzz <reader> case <number> <file to make> <seed file>...
+//! kaichi-fuzz <reader> read <file>
 //! ```
 //!
-//! Half of the cases are seed files with changed bytes, half are made by HDF5 itself, valid but with wrong contents (`structure`).
-//! A case is told by its number alone. A worker process reads one after the other, so that a crash, a hang (10 s) or too much
-//! memory costs only that process; what it was reading goes into the folder.
+//! With seed files, half of the cases are those with changed bytes. The others are made to be nearly right: valid HDF5 with wrong
+//! contents (`structure`), lines with wrong fields (`text`, whose bytes are changed in half of the cases). A case is told by its
+//! number and the seeds alone. A worker process reads one after the other, so that a crash, a hang (10 s of its time) or too much
+//! memory costs only that process; the case goes into the folder, and `read` under gdb says whether it is ours or HDF5's.
 mod random;
 mod structure;
+mod text;
 
+use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use kaichi_core::io::{h5ad, GuideFile};
+use kaichi_core::io::{self, guide_table, inspect, GuideFile, Orientation, ReadOptions};
 use kaichi_core::run::on_threads;
 
 use random::Random;
 
+/// What is wrong with what was read. Errors of the reader are right.
+type Wrong = Result<(), String>;
+type Made = Result<(), Box<dyn Error>>;
+
 struct Reader {
     name: &'static str,
-    read: fn(&Path) -> kaichi_core::Result<GuideFile>,
-    /// What HDF5 makes of a number; none where the format is no HDF5.
-    structure: Option<fn(&mut Random, &Path) -> hdf5::Result<()>>,
+    read: fn(&Path) -> kaichi_core::Result<Wrong>,
+    make: fn(&mut Random, &Path) -> Made,
+    /// Then the bytes of what was made are changed, too: the library that reads it does not mind.
+    is_text: bool,
 }
 
 /// A new reader is one line.
-const READERS: &[Reader] =
-    &[Reader { name: "h5ad", read: |path| h5ad::read(path, None, Some("lane")), structure: Some(structure::h5ad) }];
+const READERS: &[Reader] = &[
+    Reader { name: "h5ad", read: anndata, make: |random, path| Ok(structure::h5ad(random, path)?), is_text: false },
+    Reader { name: "h5mu", read: anndata, make: |random, path| Ok(structure::h5mu(random, path)?), is_text: false },
+    Reader { name: "tenx", read: counts, make: |random, path| Ok(structure::tenx(random, path)?), is_text: false },
+    Reader {
+        name: "molecules",
+        read: counts,
+        make: |random, path| Ok(structure::molecules(random, path)?),
+        is_text: false,
+    },
+    Reader { name: "mtx", read: mtx, make: |random, path| Ok(text::mtx(random, path)?), is_text: true },
+    Reader {
+        name: "guide_table",
+        read: table,
+        make: |random, path| Ok(text::guide_table(random, path)?),
+        is_text: true,
+    },
+];
 
 /// Bytes that a reader may take beyond four times the file: threads, HDF5's buffers, and what its code takes at first use.
 const FREE: u64 = 96 << 20;
+/// Of the processor, and of the clock: the machine may be busy.
 const HANG: Duration = Duration::from_secs(10);
+const STUCK: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -47,13 +75,23 @@ fn main() -> ExitCode {
             make(reader, number, Path::new(file), &load(seeds));
             ExitCode::SUCCESS
         }
+        ("read", [file]) => {
+            println!("{:?}", on_threads(2, || (reader.read)(Path::new(file))));
+            ExitCode::SUCCESS
+        }
         ("work", [first, file, seeds @ ..]) => {
             let Ok(first) = first.parse() else { return usage() };
             work(reader, first, Path::new(file), &load(seeds))
         }
+        ("smoke", [cases, folder]) => {
+            let Ok(cases) = cases.parse() else { return usage() };
+            supervise(reader, 0, cases, STUCK * 10, Path::new(folder), &[])
+        }
         (seconds, [folder, seeds @ ..]) => {
             let Ok(seconds) = seconds.parse() else { return usage() };
-            supervise(reader, Duration::from_secs(seconds), Path::new(folder), seeds)
+            // Another part of the numbers in each run.
+            let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+            supervise(reader, clock << 24, u64::MAX, Duration::from_secs(seconds), Path::new(folder), seeds)
         }
         _ => usage(),
     }
@@ -66,20 +104,40 @@ fn usage() -> ExitCode {
 }
 
 fn load(seeds: &[String]) -> Vec<Vec<u8>> {
-    let seeds: Vec<Vec<u8>> = seeds.iter().filter_map(|seed| std::fs::read(seed).ok()).collect();
-    assert!(!seeds.is_empty(), "there is no seed file that can be read");
-    seeds
+    let read: Vec<Vec<u8>> = seeds.iter().filter_map(|seed| std::fs::read(seed).ok()).collect();
+    assert!(read.len() == seeds.len(), "a seed file cannot be read");
+    read
 }
 
 /// Writes the case of that number.
-fn make(reader: &Reader, number: u64, file: &Path, seeds: &[Vec<u8>]) {
+fn make(reader: &Reader, number: u64, path: &Path, seeds: &[Vec<u8>]) {
     let random = &mut Random::new(number);
-    if let Some(structure) = reader.structure.filter(|_| number % 2 == 1) {
-        // Wrong contents that HDF5 refuses to write are a smaller file.
-        let _ = structure(random, file);
+    let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    if number % 2 == 0 && !seeds.is_empty() {
+        let mut bytes = random.one_of(seeds).clone();
+        change(random, &mut bytes);
+        let _ = std::fs::write(path, bytes);
         return;
     }
-    let mut bytes = random.one_of(seeds).clone();
+    // Wrong contents that HDF5 refuses to write are a smaller file.
+    let _ = (reader.make)(random, path);
+    if reader.is_text && random.one_in(2) {
+        let mut files = vec![path.to_owned()];
+        if let Ok(entries) = std::fs::read_dir(path) {
+            files = entries.flatten().map(|entry| entry.path()).collect();
+            files.sort_unstable();
+        }
+        if files.is_empty() {
+            return;
+        }
+        let file = random.one_of(&files);
+        let mut bytes = std::fs::read(file).unwrap_or_default();
+        change(random, &mut bytes);
+        let _ = std::fs::write(file, bytes);
+    }
+}
+
+fn change(random: &mut Random, bytes: &mut Vec<u8>) {
     for _ in 0..1 + random.below(8) {
         if bytes.is_empty() {
             break;
@@ -107,25 +165,76 @@ fn make(reader: &Reader, number: u64, file: &Path, seeds: &[Vec<u8>]) {
             }
         }
     }
-    let _ = std::fs::write(file, bytes);
+}
+
+// ---- what is read, in each way that a user may ask for ----
+
+/// Of several ways to read a file one may be right where the others are errors.
+fn each_way(path: &Path, ways: &[ReadOptions]) -> kaichi_core::Result<Wrong> {
+    for options in ways {
+        match io::read(path, options) {
+            Ok(read) => {
+                if let Err(wrong) = check(&read) {
+                    return Ok(Err(wrong));
+                }
+            }
+            Err(error @ kaichi_core::Error::Internal(_)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn anndata(path: &Path) -> kaichi_core::Result<Wrong> {
+    if let Err(error @ kaichi_core::Error::Internal(_)) = inspect::inspect(path) {
+        return Err(error);
+    }
+    each_way(path, &[ReadOptions::default(), ReadOptions { batch: Some("lane"), ..ReadOptions::default() }])
+}
+
+fn counts(path: &Path) -> kaichi_core::Result<Wrong> {
+    if let Err(error @ kaichi_core::Error::Internal(_)) = inspect::inspect(path) {
+        return Err(error);
+    }
+    each_way(path, &[ReadOptions::default()])
+}
+
+fn mtx(path: &Path) -> kaichi_core::Result<Wrong> {
+    let wanted = ReadOptions { orientation: Some(Orientation::CellsByGuides), ..ReadOptions::default() };
+    each_way(path, &[ReadOptions::default(), ReadOptions { batch: Some("lane"), ..ReadOptions::default() }, wanted])
+}
+
+fn table(path: &Path) -> kaichi_core::Result<Wrong> {
+    let table = guide_table::read(path)?;
+    let holds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("accepted, but {what}")) };
+    let check = || -> Wrong {
+        let ids = table.iter().find(|(name, _)| name == "guide_id").map(|(_, ids)| ids);
+        let Some(ids) = ids else { return holds(false, "there is no guide_id") };
+        holds(table.iter().all(|(_, values)| values.len() == ids.len()), "columns differ in length")?;
+        let mut sorted: Vec<&str> = ids.iter().flatten().map(String::as_str).collect();
+        sorted.sort_unstable();
+        holds(sorted.len() == ids.len() && !ids.is_empty(), "guides have no names")?;
+        holds(sorted.windows(2).all(|pair| pair[0] != pair[1]), "names are the same")
+    };
+    Ok(check())
 }
 
 /// Reads case after case, saying the number of each before it starts. A wrong result ends the process.
 fn work(reader: &Reader, first: u64, file: &Path, seeds: &[Vec<u8>]) -> ExitCode {
     let mut out = std::io::stdout();
     // Fixed costs are no case's.
-    let _ = std::fs::write(file, &seeds[0]);
+    make(reader, 1, file, &[]);
     let _ = on_threads(2, || (reader.read)(file));
     for number in first.. {
         make(reader, number, file, seeds);
         if writeln!(out, "{number}").and_then(|()| out.flush()).is_err() {
             break;
         }
-        let size = std::fs::metadata(file).map_or(0, |file| file.len());
+        let size = size(file);
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         let before = memory("VmRSS:");
         let wrong = match on_threads(2, || (reader.read)(file)) {
-            Ok(read) => check(&read).err(),
+            Ok(read) => read.err(),
             Err(kaichi_core::Error::Internal(text)) => Some(format!("internal error: {text}")),
             Err(_) => None,
         };
@@ -139,6 +248,31 @@ fn work(reader: &Reader, first: u64, file: &Path, seeds: &[Vec<u8>]) -> ExitCode
         }
     }
     ExitCode::SUCCESS
+}
+
+fn size(path: &Path) -> u64 {
+    let sizes =
+        |entries: std::fs::ReadDir| entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum();
+    std::fs::read_dir(path).map_or_else(|_| std::fs::metadata(path).map_or(0, |file| file.len()), sizes)
+}
+
+/// Seconds of the processor from /proc/<process>/stat: of the process, and of the children that it waited for.
+fn seconds(process: &str) -> [u64; 2] {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let ticks: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(11)
+        .take(4)
+        .map_while(|t| t.parse().ok())
+        .collect();
+    match ticks[..] {
+        // 100 ticks a second on every Linux.
+        [user, system, children, of_system] => [(user + system) / 100, (children + of_system) / 100],
+        _ => [0, 0],
+    }
 }
 
 /// A line of /proc/self/status in bytes; 0 where there is none.
@@ -169,24 +303,26 @@ fn check(read: &GuideFile) -> Result<(), String> {
     for names in [&read.cell_names, &read.guide_names] {
         let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
         sorted.sort_unstable();
-        holds(!sorted[0].is_empty() && sorted.windows(2).all(|pair| pair[0] != pair[1]), "names are empty or the same")?;
+        holds(
+            !sorted[0].is_empty() && sorted.windows(2).all(|pair| pair[0] != pair[1]),
+            "names are empty or the same",
+        )?;
     }
     holds(read.batch.as_ref().is_none_or(|batch| batch.len() == cells), "batches are not as many as cells")
 }
 
-fn supervise(reader: &Reader, time: Duration, folder: &Path, seeds: &[String]) -> ExitCode {
+/// Cases from the first number on, until there were so many or the time is over.
+fn supervise(reader: &Reader, first: u64, cases: u64, time: Duration, folder: &Path, seeds: &[String]) -> ExitCode {
     let (Ok(program), Ok(())) = (std::env::current_exe(), std::fs::create_dir_all(folder)) else {
         eprintln!("{} cannot be made", folder.display());
         return ExitCode::from(2);
     };
-    let file: PathBuf = folder.join(format!("current-{}", std::process::id()));
+    let current: PathBuf = folder.join(format!("current-{}-{}", reader.name, std::process::id()));
     let start = Instant::now();
-    // Another part of the numbers in each run.
-    let clock = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-    let (mut number, mut cases, mut finds) = (clock << 24, 0u64, 0u64);
-    while start.elapsed() < time {
+    let (mut number, mut done, mut finds) = (first, 0u64, 0u64);
+    while start.elapsed() < time && done < cases {
         let mut worker = Command::new(&program);
-        worker.args([reader.name, "work", &number.to_string()]).arg(&file).args(seeds);
+        worker.args([reader.name, "work", &number.to_string()]).arg(&current).args(seeds);
         let Ok(mut worker) = worker.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() else {
             return ExitCode::from(2);
         };
@@ -195,20 +331,28 @@ fn supervise(reader: &Reader, time: Duration, folder: &Path, seeds: &[String]) -
         std::thread::spawn(move || {
             BufReader::new(said).lines().map_while(Result::ok).try_for_each(|line| send.send(line))
         });
+        let process = worker.id().to_string();
+        let (mut begun, mut taken) = (Instant::now(), 0);
         let mut wrong = None;
         let why = loop {
-            match lines.recv_timeout(HANG) {
+            match lines.recv_timeout(Duration::from_secs(5)) {
                 Ok(line) => match line.strip_prefix("wrong: ") {
                     Some(text) => wrong = Some(text.to_owned()),
                     None => {
                         number = line.parse().unwrap_or(number);
-                        cases += 1;
-                        if start.elapsed() >= time {
+                        (begun, taken) = (Instant::now(), seconds(&process)[0]);
+                        // The number is said before its case, so the last is done once the next one is said.
+                        if start.elapsed() >= time || number - first >= cases {
                             break None;
                         }
+                        done += 1;
                     }
                 },
-                Err(mpsc::RecvTimeoutError::Timeout) => break Some("a hang".to_owned()),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if seconds(&process)[0] - taken >= HANG.as_secs() || begun.elapsed() >= STUCK {
+                        break Some("a hang".to_owned());
+                    }
+                }
                 Err(mpsc::RecvTimeoutError::Disconnected) => break Some(String::new()),
             }
         };
@@ -222,12 +366,15 @@ fn supervise(reader: &Reader, time: Duration, folder: &Path, seeds: &[String]) -
         };
         finds += 1;
         println!("case {number}: {why}");
-        let _ = std::fs::copy(&file, folder.join(format!("{}-{number}", reader.name)));
+        let mut case = Command::new(&program);
+        case.args([reader.name, "case", &number.to_string()]).arg(folder.join(format!("{}-{number}", reader.name)));
+        let _ = case.args(seeds).status();
         number += 1;
     }
-    let _ = std::fs::remove_file(&file);
-    println!("{}: {cases} cases in {} s, {finds} finds", reader.name, start.elapsed().as_secs());
-    if finds == 0 {
+    let _ = if current.is_dir() { std::fs::remove_dir_all(&current) } else { std::fs::remove_file(&current) };
+    let (clock, processor) = (start.elapsed().as_secs(), seconds("self")[1]);
+    println!("{}: {done} cases in {clock} s ({processor} s of the processor), {finds} finds", reader.name);
+    if finds == 0 && (cases == u64::MAX || done >= cases) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! Valid HDF5 that is nearly an .h5ad: most parts are right, some are of another length, type or order, missing, in a circle, in
-//! another file, or of a size that nothing stands for.
+//! Valid HDF5 that is nearly a file of some format: most parts are right, some are of another length, type or order, missing, in a
+//! circle, in another file, or of a size that nothing stands for.
 use std::path::Path;
 
 use hdf5::types::{FixedAscii, VarLenUnicode};
@@ -11,22 +11,126 @@ use crate::random::Random;
 const ODDS: usize = 24;
 
 pub fn h5ad(random: &mut Random, path: &Path) -> Result<()> {
-    let file = hdf5::File::create(path)?;
+    anndata(random, &*hdf5::File::create(path)?)
+}
+
+fn anndata(random: &mut Random, file: &Group) -> Result<()> {
     let (cells, guides) = (random.below(20), random.below(6));
-    frame(random, &file, "obs", cells)?;
-    frame(random, &file, "var", guides)?;
+    frame(random, file, "obs", cells)?;
+    frame(random, file, "var", guides)?;
     if random.one_in(3) {
-        let obs = file.group("obs")?;
-        column(random, &obs, "lane", cells)?;
+        column(random, &file.group("obs")?, "lane", cells)?;
+    }
+    if random.one_in(3) {
+        let var = file.group("var")?;
+        let types = feature_types(random, guides);
+        texts(random, &var, "feature_types", &types)?;
+        column(random, &var, "target", guides)?;
     }
     let matrix = if random.one_in(4) { dense } else { sparse };
-    matrix(random, &file, "X", cells, guides)?;
+    matrix(random, file, "X", cells, guides)?;
     if random.one_in(ODDS) {
-        odd_object(random, &file, "X")?;
+        odd_object(random, file, "X")?;
     }
-    for name in ["obs", "var", "X"] {
-        if random.one_in(4 * ODDS) {
-            file.unlink(name)?;
+    forget(random, file, &["obs", "var", "X"])
+}
+
+pub fn h5mu(random: &mut Random, path: &Path) -> Result<()> {
+    let file = hdf5::File::create(path)?;
+    let all = file.create_group("mod")?;
+    let names = ["guide", "rna", "crispr", "GDO"];
+    for name in &names[..1 + random.below(2) + random.below(ODDS) / (ODDS - 2)] {
+        if random.one_in(ODDS) {
+            odd_object(random, &all, name)?;
+        } else {
+            anndata(random, &all.create_group(name)?)?;
+        }
+    }
+    if random.one_in(ODDS) {
+        all.link_hard("/", "sgRNA")?;
+    }
+    forget(random, &all, &["guide"])
+}
+
+pub fn tenx(random: &mut Random, path: &Path) -> Result<()> {
+    let file = hdf5::File::create(path)?;
+    let (cells, guides) = (1 + random.below(20), 1 + random.below(6));
+    let group = file.create_group("matrix")?;
+    column(random, &group, "barcodes", cells)?;
+    features(random, &group, guides)?;
+    compressed(random, &group, cells, guides)?;
+    let shape = [length(random, guides) as i64, length(random, cells) as i64];
+    numbers(random, &group, "shape", &shape)?;
+    forget(random, &group, &["barcodes", "features", "shape"])
+}
+
+pub fn molecules(random: &mut Random, path: &Path) -> Result<()> {
+    let file = hdf5::File::create(path)?;
+    let (barcodes, guides, rows) = (1 + random.below(10), 1 + random.below(6), random.below(60));
+    column(random, &file, "barcodes", barcodes)?;
+    features(random, &file, guides)?;
+    for (name, most) in [("barcode_idx", barcodes), ("feature_idx", guides), ("library_idx", 2)] {
+        let values: Vec<i64> = (0..rows).map(|_| random.below(most) as i64).collect();
+        numbers(random, &file, name, &values)?;
+    }
+    numbers(random, &file, "gem_group", &vec![1; rows])?;
+    if random.one_in(2) {
+        let info = file.create_group("barcode_info")?;
+        match random.below(ODDS) {
+            0 => odd_object(random, &info, "pass_filter")?,
+            1 => column(random, &info, "pass_filter", barcodes)?,
+            2 => {
+                drop(info.new_dataset::<u64>().chunk((1 << 10, 3)).shape((1usize << 40.., 3..)).create("pass_filter")?)
+            }
+            _ => {
+                let columns = if random.one_in(ODDS) { 2 } else { 3 };
+                let values: Vec<u64> = (0..length(random, barcodes) * columns)
+                    .map(|at| match (at % columns, random.below(4 * ODDS)) {
+                        (_, 0) => u64::MAX,
+                        (0, _) => (at / columns) as u64,
+                        _ => 0,
+                    })
+                    .collect();
+                let passed =
+                    info.new_dataset::<u64>().shape((values.len() / columns, columns)).create("pass_filter")?;
+                passed.write_raw(&values)?;
+            }
+        }
+    }
+    forget(random, &file, &["barcodes", "features", "barcode_idx", "library_idx"])
+}
+
+fn features(random: &mut Random, parent: &Group, n: usize) -> Result<()> {
+    let group = parent.create_group("features")?;
+    column(random, &group, "id", n)?;
+    let types = feature_types(random, n);
+    texts(random, &group, "feature_type", &types)?;
+    for name in ["target_gene_name", "sequence"] {
+        if random.one_in(2) {
+            column(random, &group, name, n)?;
+        }
+    }
+    forget(random, &group, &["id", "feature_type"])
+}
+
+fn feature_types(random: &mut Random, n: usize) -> Vec<String> {
+    let genes = random.one_in(2);
+    (0..length(random, n))
+        .map(|_| match random.below(4 * ODDS) {
+            0 => "sgRNA",
+            1 => "",
+            at if genes && at % 2 == 0 => "Gene Expression",
+            _ => "CRISPR Guide Capture",
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Takes one away now and then.
+fn forget(random: &mut Random, parent: &Group, names: &[&str]) -> Result<()> {
+    for name in names {
+        if random.one_in(4 * ODDS) && parent.link_exists(name) {
+            parent.unlink(name)?;
         }
     }
     Ok(())
@@ -91,15 +195,21 @@ fn frame(random: &mut Random, file: &Group, name: &str, rows: usize) -> Result<(
 }
 
 fn column(random: &mut Random, parent: &Group, name: &str, rows: usize) -> Result<()> {
-    let rows = length(random, rows);
-    let names: Vec<VarLenUnicode> = (0..rows)
+    let names: Vec<String> = (0..length(random, rows))
         .map(|row| match random.below(40 * ODDS) {
-            0 => text(""),
-            1 => text("name 0"),
-            2 => text("é\n%s%n"),
-            _ => text(&format!("name {row}")),
+            0 => String::new(),
+            1 => "name 0".to_owned(),
+            2 => "é\n%s%n".to_owned(),
+            _ => format!("name {row}"),
         })
         .collect();
+    texts(random, parent, name, &names)
+}
+
+/// A vector of texts of any kind that holds them, and of some that do not.
+fn texts(random: &mut Random, parent: &Group, name: &str, values: &[String]) -> Result<()> {
+    let rows = values.len();
+    let names: Vec<VarLenUnicode> = values.iter().map(|value| text(value)).collect();
     match random.below(8) {
         0 => {
             let group = parent.create_group(name)?;
@@ -127,7 +237,7 @@ fn column(random: &mut Random, parent: &Group, name: &str, rows: usize) -> Resul
         }
         2 => numbers(random, parent, name, &(0..rows as i64).collect::<Vec<_>>()),
         3 => {
-            let names: Vec<FixedAscii<16>> =
+            let names: Vec<FixedAscii<24>> =
                 names.iter().map(|name| FixedAscii::from_ascii(name.as_bytes()).unwrap_or_default()).collect();
             parent.new_dataset_builder().with_data(&names).create(name).map(drop)
         }
@@ -215,6 +325,11 @@ fn sparse(random: &mut Random, file: &Group, name: &str, cells: usize, guides: u
         _ => group.new_attr_builder().with_data(&shape).create("shape").map(drop)?,
     }
     let (outer, inner) = if by_cell { (cells, guides) } else { (guides, cells) };
+    compressed(random, &group, outer, inner)
+}
+
+/// `data`, `indices` and `indptr`.
+fn compressed(random: &mut Random, group: &Group, outer: usize, inner: usize) -> Result<()> {
     let (mut starts, mut indices, mut data) = (vec![0i64], vec![], vec![]);
     for _ in 0..outer {
         for index in 0..inner {
@@ -236,8 +351,8 @@ fn sparse(random: &mut Random, file: &Group, name: &str, cells: usize, guides: u
     for (part, values) in [("data", &data), ("indices", &indices), ("indptr", &starts)] {
         match random.below(4 * ODDS) {
             0 => {}
-            1 => odd_object(random, &group, part)?,
-            _ => numbers(random, &group, part, values)?,
+            1 => odd_object(random, group, part)?,
+            _ => numbers(random, group, part, values)?,
         }
     }
     Ok(())

@@ -1,9 +1,10 @@
 //! The guide table of a library: a CSV or TSV, gzipped or not, with a header, one row for each guide.
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
 use super::features::check_names;
-use super::h5ad::values::{quoted, Source};
+use super::h5ad::values::{quoted, quoted_to, Source};
 use super::mtx::open;
 use crate::Result;
 
@@ -44,6 +45,85 @@ pub fn read(path: &Path) -> Result<GuideTable> {
     Ok(table)
 }
 
+/// The rows of a table that was read from `path`, for guides in their order, without `guide_id`; and what is to be said of it. A
+/// guide is found by its name, else by the name that Seurat gives it, as match_guides() of the R package does.
+pub fn rows_of(path: &Path, table: &GuideTable, guides: &[String]) -> Result<(GuideTable, Vec<String>)> {
+    let source = Source(path);
+    let ids: Vec<&str> = table
+        .iter()
+        .find(|(name, _)| name == "guide_id")
+        .map_or(vec![], |(_, ids)| ids.iter().map(|id| id.as_deref().unwrap_or_default()).collect());
+    let place: HashMap<&str, usize> = ids.iter().enumerate().map(|(row, id)| (*id, row)).collect();
+    let mut rows: Vec<Option<usize>> = guides.iter().map(|guide| place.get(guide.as_str()).copied()).collect();
+
+    let mut taken = vec![false; ids.len()];
+    rows.iter().flatten().for_each(|&row| taken[row] = true);
+    let mut as_seurat: HashMap<String, Vec<usize>> = HashMap::new();
+    for (row, id) in ids.iter().enumerate().filter(|(row, _)| !taken[*row]) {
+        as_seurat.entry(id.replace(['_', '|'], "-")).or_default().push(row);
+    }
+    for (guide, row) in guides.iter().zip(&mut rows).filter(|(_, row)| row.is_none()) {
+        match as_seurat.get(guide).map(Vec::as_slice) {
+            Some(&[one]) => *row = Some(one),
+            Some(several) => {
+                let names: Vec<&str> = several.iter().map(|&row| ids[row]).collect();
+                return Err(source.names(format!(
+                    "the guide \"{guide}\" of the counts could be {}: Seurat turns _ and | into -.\n  Give guide_id the names that \
+                     the counts have.",
+                    quoted(&names)
+                )));
+            }
+            None => {}
+        }
+    }
+    let missed: Vec<&String> =
+        guides.iter().zip(&rows).filter(|(_, row)| row.is_none()).map(|(guide, _)| guide).collect();
+    if missed.len() == guides.len() {
+        return Err(source.names(format!(
+            "no guide of the counts is in guide_id. They have {}; the table has {}.",
+            quoted_to(3, guides),
+            quoted_to(3, &ids)
+        )));
+    }
+    if !missed.is_empty() {
+        return Err(source.names(format!(
+            "guide_id lacks {} of the counts: {}.\n  Add them to the table.",
+            count_of(missed.len()),
+            quoted_to(5, &missed)
+        )));
+    }
+    let rows: Vec<usize> = rows.into_iter().flatten().collect();
+
+    let mut choices = vec![];
+    let renamed: Vec<(&str, &str)> = rows
+        .iter()
+        .zip(guides)
+        .map(|(&row, guide)| (ids[row], guide.as_str()))
+        .filter(|(id, guide)| id != guide)
+        .collect();
+    if !renamed.is_empty() {
+        let (of_table, of_counts): (Vec<&str>, Vec<&str>) = renamed.into_iter().unzip();
+        choices.push(format!(
+            "Taking {} of `guides` as {} of the counts, where _ and | have become -.",
+            quoted_to(3, &of_table),
+            quoted_to(3, &of_counts)
+        ));
+    }
+    rows.iter().for_each(|&row| taken[row] = true);
+    let unknown: Vec<&str> = ids.iter().zip(&taken).filter(|(_, taken)| !**taken).map(|(id, _)| *id).collect();
+    if !unknown.is_empty() {
+        let n = count_of(unknown.len());
+        choices.push(format!("{n} of `guides` not in the counts, left out: {}.", quoted_to(5, &unknown)));
+    }
+    let columns = table.iter().filter(|(name, _)| name != "guide_id");
+    let of_rows = |values: &[Option<String>]| rows.iter().map(|&row| values[row].clone()).collect();
+    Ok((columns.map(|(name, values)| (name.clone(), of_rows(values))).collect(), choices))
+}
+
+fn count_of(n: usize) -> String {
+    format!("{n} guide{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -66,6 +146,26 @@ mod tests {
         let csv = read_text("csv", b"\xef\xbb\xbfguide_id,target\r\n\"g,1\",A\r\nh,\r\n").unwrap();
         assert_eq!(csv, expected("target"));
         assert_eq!(read_text("tsv", b"guide_id\ttype, if known\ng,1\tA\nh\t\n").unwrap(), expected("type, if known"));
+    }
+
+    #[test]
+    fn rows_are_found_by_name_then_by_seurats() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        let table = read_text("rows", b"guide_id,target\na_1,A\nb-1,B\nb_1,C\nx_1,X\nx|1,Y\n").unwrap();
+        let of = |guides: &[&str]| rows_of(Path::new("t.csv"), &table, &names(guides));
+        let (rows, said) = of(&["b-1", "a-1"]).unwrap();
+        assert_eq!(rows, [("target".to_owned(), vec![Some("B".to_owned()), Some("A".to_owned())])]);
+        assert_eq!(
+            said,
+            [
+                "Taking \"a_1\" of `guides` as \"a-1\" of the counts, where _ and | have become -.",
+                "3 guides of `guides` not in the counts, left out: \"b_1\", \"x_1\", \"x|1\"."
+            ]
+        );
+        let text = |guides: &[&str]| of(guides).err().unwrap().to_string();
+        assert!(text(&["a_1", "x-1"]).contains("\"x-1\" of the counts could be \"x_1\", \"x|1\""));
+        assert!(text(&["a_1", "n", "m"]).contains("guide_id lacks 2 guides of the counts: \"n\", \"m\"."));
+        assert!(text(&["n"]).contains("They have \"n\"; the table has \"a_1\", \"b-1\", \"b_1\" and 2 more."));
     }
 
     #[test]

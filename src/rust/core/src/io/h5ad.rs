@@ -24,6 +24,7 @@ use self::frame::Frame;
 use self::matrix::Matrix;
 use self::values::{encoding, quoted, Source};
 use super::features::{self, Chosen};
+use super::guide_table::GuideTable;
 use super::{refuse, GuideFile, ReadOptions, FORMATS};
 use crate::{Error, Result};
 
@@ -84,14 +85,7 @@ pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) 
         _ => matrix.read()?,
     };
     let batch = options.batch.map(|column| obs.batch(column, &cell_names)).transpose()?;
-    let mut facts = vec![];
-    for (name, columns) in FACTS {
-        // A column that cannot be read says nothing of the guides.
-        let values =
-            columns.iter().find_map(|column| var.text(column).ok().flatten()).filter(|v| v.len() == names.len());
-        let values = values.map(|values| chosen.as_ref().map_or_else(|| values.clone(), |chosen| chosen.of(&values)));
-        facts.extend(values.and_then(|values| features::fact(name, values)));
-    }
+    let facts = facts(&var, names.len(), chosen.as_ref());
     let (guide_names, choices) = match chosen {
         Some(chosen) => (chosen.of(&names), chosen.choice.into_iter().collect()),
         None => (names, vec![]),
@@ -106,6 +100,16 @@ pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) 
         facts,
         choices,
     })
+}
+
+/// What var says of the guides among its `n` features.
+fn facts(var: &Frame, n: usize, chosen: Option<&Chosen>) -> GuideTable {
+    let fact = |(name, columns): (&str, &[&str])| {
+        // A column that cannot be read says nothing of the guides.
+        let values = columns.iter().find_map(|column| var.text(column).ok().flatten()).filter(|v| v.len() == n)?;
+        features::fact(name, chosen.map_or_else(|| values.clone(), |chosen| chosen.of(&values)))
+    };
+    FACTS.into_iter().filter_map(fact).collect()
 }
 
 /// Does `read`, which reads the file. What it read of one that was cut short or written to meanwhile is refused: HDF5 takes what

@@ -3,21 +3,24 @@ use std::path::Path;
 
 use hdf5::{Group, LocationType};
 
-use super::h5ad::check_signature;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attribute, attributes, encoding, single_text, Source, Values};
+use super::h5ad::{check_signature, open_hdf5};
+use super::mtx;
 use crate::Result;
 
 /// Labels and what stands behind them, indented by the depth of the object they are of.
 pub type Facts = Vec<(usize, String, String)>;
 
-/// Looks at an HDF5 file: an .h5ad, an .h5mu, or one of 10x Genomics.
+/// Looks at an HDF5 file (an .h5ad, an .h5mu, or one of 10x Genomics), or at a Matrix Market file or its folder.
 pub fn inspect(path: &Path) -> Result<Facts> {
     let source = Source(path);
+    if source.0.is_dir() || (source.0.is_file() && mtx::is(source)?) {
+        return mtx::inspect(path);
+    }
     check_signature(source)?;
     quietly(|| {
-        let file = hdf5::File::open(path)
-            .map_err(|error| source.file(format!("is an HDF5 file that cannot be opened: {error}.")))?;
+        let file = open_hdf5(source)?;
         let mut facts = Facts::new();
         let mut say = |label: &str, text: String| facts.push((0, label.to_owned(), text));
         let size = std::fs::metadata(path).map_or(0, |data| data.len());
@@ -123,21 +126,21 @@ fn matrix(source: Source, group: &Group, path: &str) -> Result<String> {
 
 /// What values there are.
 #[derive(Default)]
-struct Range {
-    n: usize,
+pub(super) struct Range {
+    pub n: usize,
     ends: Option<(f64, f64)>,
     fractions: bool,
 }
 
 impl Range {
-    fn add(&mut self, value: f64) {
+    pub fn add(&mut self, value: f64) {
         self.n += 1;
         self.fractions |= value.fract() != 0.0;
         let (low, high) = self.ends.unwrap_or((value, value));
         self.ends = Some((low.min(value), high.max(value)));
     }
 
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let Some((low, high)) = self.ends else { return "nothing".to_owned() };
         let kind = match (self.fractions, low < 0.0) {
             (false, false) => "counts",
@@ -171,25 +174,25 @@ fn tenx(source: Source, matrix: &Group, facts: &mut Facts) -> Result<()> {
 
 /// The values of a column of text, with how often each stands.
 fn categories(source: Source, table: &Group, name: &str) -> Result<Option<String>> {
-    let mut counted: std::collections::BTreeMap<String, usize> = Default::default();
     if let Ok(group) = table.group(name) {
         if !group.link_exists("categories") {
             return Ok(None);
         }
         let levels = Values::open(source, &group, name, "categories")?.strings()?;
         let codes = Values::open(source, &group, name, "codes")?.integers(|_, code| Ok(code as usize))?;
-        codes
-            .into_iter()
-            .filter_map(|code| levels.get(code))
-            .for_each(|level| *counted.entry(level.clone()).or_default() += 1);
-    } else {
-        let values = Values::open(source, table, "", name)?.strings()?;
-        values.into_iter().for_each(|value| *counted.entry(value).or_default() += 1);
+        return Ok(Some(counted(codes.into_iter().filter_map(|code| levels.get(code).cloned()))));
     }
-    Ok(Some(counted.iter().map(|(value, n)| format!("{value} ({n})")).collect::<Vec<_>>().join(", ")))
+    Values::open(source, table, "", name)?.strings().map(|values| Some(counted(values)))
 }
 
-fn bytes(n: u64) -> String {
+/// Values, with how often each stands.
+pub(super) fn counted(values: impl IntoIterator<Item = String>) -> String {
+    let mut n: std::collections::BTreeMap<String, usize> = Default::default();
+    values.into_iter().for_each(|value| *n.entry(value).or_default() += 1);
+    n.iter().map(|(value, n)| format!("{value} ({n})")).collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn bytes(n: u64) -> String {
     let mut size = n as f64;
     for unit in ["bytes", "kB", "MB", "GB"] {
         if size < 1000.0 {
@@ -198,4 +201,28 @@ fn bytes(n: u64) -> String {
         size /= 1000.0;
     }
     format!("{size:.1} TB")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_files_are_not_followed() {
+        let path = std::env::temp_dir().join(format!("kaichi-{}-inspect.h5ad", std::process::id()));
+        let other = path.with_extension("other.h5");
+        quietly(|| {
+            let file = hdf5::File::create(&other).unwrap();
+            file.new_dataset_builder().with_data(&[1.0, 2.0]).create("X").unwrap();
+            let file = hdf5::File::create(&path).unwrap();
+            file.create_group("obs").unwrap();
+            file.create_group("var").unwrap();
+            file.link_external(&other.to_string_lossy(), "/X", "X").unwrap();
+        });
+        let error = inspect(&path).err().unwrap().to_string();
+        assert!(error.contains("X is a link to another file"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::remove_file(&other).unwrap();
+    }
 }

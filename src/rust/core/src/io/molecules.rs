@@ -159,7 +159,8 @@ fn called_cells(
     for [barcode, library] in rows {
         // A library without any molecule is in no row of the file, so its GEM group is not known; nor has it counts.
         let Some(&group) = group_of.get(&(library as u32)) else { continue };
-        if barcode >= n_barcodes as f64 {
+        // Not a number is no barcode, either.
+        if !(0.0..n_barcodes as f64).contains(&barcode) {
             return Err(source.format_in(format!(
                 "barcode_info/pass_filter has barcode {barcode}, but there are {n_barcodes}, counted from 0.\n  The file may be \
                  damaged. Get it again."

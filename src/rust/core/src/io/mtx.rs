@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::features::{self, Chosen};
 use super::h5ad::values::{quoted, Source};
+use super::inspect::{bytes, counted, Facts, Range};
 use super::{refuse, GuideFile, Orientation, ReadOptions};
 use crate::Result;
 
@@ -30,14 +31,8 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     const KIND: &str = "a Matrix Market file";
     refuse(options.layer, "layer", folder, KIND, "it has one matrix. Leave it out")?;
     refuse(options.modality, "modality", folder, KIND, "it has one matrix. Leave it out")?;
-    let matrix = if path.is_dir() { find_matrix(folder)? } else { path.to_owned() };
+    let Opened { matrix, reader, header, features, cells } = Opened::new(path)?;
     let source = Source(&matrix);
-    let mut reader = BufReader::with_capacity(1 << 20, open(source)?);
-    let header = Header::read(source, &mut reader)?;
-    let (features, cells) = find_names(source)?;
-    let sides = [header.rows, header.columns];
-    let features = Names::of_length(source, "guides", &features, sides)?;
-    let cells = Names::of_length(source, "cells", &cells, sides)?;
     let (n_features, n_cells) = (features.ids.len(), cells.ids.len());
     let orientation = orient(source, &header, &features, &cells, options.orientation)?;
     let shown = match orientation {
@@ -78,6 +73,78 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
             .collect(),
         choices,
     })
+}
+
+/// A matrix before its entries, and the names beside it.
+struct Opened {
+    matrix: PathBuf,
+    reader: BufReader<Box<dyn Read + Send>>,
+    header: Header,
+    features: Names,
+    cells: Names,
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Self> {
+        let matrix = if path.is_dir() { find_matrix(Source(path))? } else { path.to_owned() };
+        let source = Source(&matrix);
+        let mut reader = BufReader::with_capacity(1 << 20, open(source)?);
+        let header = Header::read(source, &mut reader)?;
+        let (features, cells) = find_names(source)?;
+        let sides = [header.rows, header.columns];
+        let features = Names::of_length(source, "guides", &features, sides)?;
+        let cells = Names::of_length(source, "cells", &cells, sides)?;
+        Ok(Opened { matrix, reader, header, features, cells })
+    }
+}
+
+/// What the files are; values are only looked at.
+pub(super) fn inspect(path: &Path) -> Result<Facts> {
+    let Opened { matrix, mut reader, header, features, cells } = Opened::new(path)?;
+    let source = Source(&matrix);
+    let mut facts = Facts::new();
+    let mut say = |label: &str, text: String| facts.push((0, label.to_owned(), text));
+    say("kind", "counts in Matrix Market format (.mtx)".to_owned());
+    say("size", bytes(std::fs::metadata(&matrix).map_or(0, |data| data.len())));
+    say("matrix file", format!("{}, {} x {}", file_name(&matrix), header.rows, header.columns));
+    let fits = |wanted| orient(source, &header, &features, &cells, Some(wanted)).is_ok();
+    let rows = match (fits(Orientation::GuidesByCells), fits(Orientation::CellsByGuides)) {
+        (true, true) => "features or cells: it is square, so give --orientation",
+        (true, false) => "features",
+        (false, true) => "cells",
+        // The error that says why.
+        _ => return orient(source, &header, &features, &cells, None).map(|_| facts),
+    };
+    say("rows", rows.to_owned());
+    for (names, what) in [(&cells, "cells"), (&features, "features")] {
+        say(what, format!("{} ({})", names.ids.len(), file_name(&names.path)));
+        if !names.columns.is_empty() {
+            let columns: Vec<&str> = names.columns.iter().map(|(name, _)| name.as_str()).collect();
+            say(&format!("columns of {what}"), columns.join(", "));
+        }
+    }
+    if let Some(types) = features.types {
+        say("feature types", counted(types));
+    }
+    let mut range = Range::default();
+    let (mut line, mut at) = (vec![], header.lines);
+    while reader.read_until(b'\n', &mut line).map_err(|error| cut_short(source, error))? > 0 {
+        at += 1;
+        let text = String::from_utf8_lossy(&line);
+        if let Some(word) = text.split_whitespace().next_back().filter(|_| !text.starts_with('%')) {
+            let value = word.parse();
+            range.add(
+                value.map_err(|_| source.format_in(format!("line {at} ends in \"{word}\", which is no number.")))?,
+            );
+        }
+        line.clear();
+    }
+    let said = match range.n == header.entries {
+        true => String::new(),
+        false => format!(" (its head says {}: it is cut short or damaged)", header.entries),
+    };
+    say("matrix", format!("{} stored{said}, {}", range.n, range.words()));
+    Ok(facts)
 }
 
 // ---- which files ----

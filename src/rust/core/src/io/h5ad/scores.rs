@@ -6,7 +6,7 @@ use super::frame::Frame;
 use super::matrix::Matrix;
 use super::quiet::quietly;
 use super::values::{single_text, Source, Values};
-use super::{check_signature, matrix_name, open};
+use super::{check_signature, facts, matrix_name, open};
 use crate::fit::Column;
 use crate::io::{GuideFile, ReadOptions};
 use crate::Result;
@@ -24,6 +24,9 @@ pub struct ScoresFile {
     /// Columns of the fits, and whether they have a row for each guide.
     pub fits: Vec<(String, Column)>,
     pub per_guide: bool,
+    /// The guide table, without the names of the guides; and whether kaichi wrote it into var, or it was there before.
+    pub table: Vec<(String, Column)>,
+    pub wrote_table: bool,
 }
 
 const AGAIN: &str = "Write it again with kaichi score, or with kaichi assign to an .h5ad.";
@@ -72,13 +75,28 @@ fn read_open(source: Source) -> Result<ScoresFile> {
         )));
     }
 
-    let per_guide = !ours.link_exists("fits");
-    let table = match per_guide {
-        true => var,
-        false => Frame::open(source, &ours, "fits", "fit")?,
+    let typed = |frame: &Frame, names: Vec<String>| -> Result<Vec<(String, Column)>> {
+        names.into_iter().map(|name| Ok((name.clone(), frame.typed(&name)?))).collect()
     };
-    let fits =
-        table.our_columns().into_iter().map(|name| Ok((name.clone(), table.typed(&name)?))).collect::<Result<_>>()?;
+    let per_guide = !ours.link_exists("fits");
+    let mut of_table = var.our_columns();
+    let mut of_fits = vec![];
+    if per_guide {
+        // The guide table stands before the fits, whose first column is their status.
+        of_fits = of_table.split_off(of_table.iter().position(|name| name == "status").unwrap_or(0));
+    }
+    let wrote_table = !of_table.is_empty();
+    let table = match wrote_table {
+        true => typed(&var, of_table)?,
+        false => facts(&var, guide_names.len(), None).into_iter().map(|(name, v)| (name, Column::Text(v))).collect(),
+    };
+    let fits = match per_guide {
+        true => typed(&var, of_fits)?,
+        false => {
+            let fits = Frame::open(source, &ours, "fits", "fit")?;
+            typed(&fits, fits.our_columns())?
+        }
+    };
     Ok(ScoresFile {
         counts: GuideFile {
             indptr: rows.indptr,
@@ -93,6 +111,8 @@ fn read_open(source: Source) -> Result<ScoresFile> {
         params: single_text(&ours, "model_params"),
         fits,
         per_guide,
+        table,
+        wrote_table,
     })
 }
 

@@ -55,8 +55,13 @@ impl Source<'_> {
 
 /// Names in quotes, cut after ten.
 pub fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{}\"", name.as_ref())).collect();
-    match names.len().saturating_sub(10) {
+    quoted_to(10, names)
+}
+
+/// Names in quotes, cut after `most`.
+pub fn quoted_to<S: AsRef<str>>(most: usize, names: &[S]) -> String {
+    let shown: Vec<String> = names.iter().take(most).map(|name| format!("\"{}\"", name.as_ref())).collect();
+    match names.len().saturating_sub(most) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
@@ -462,7 +467,8 @@ fn print_each<T: Stored, F: FnMut(String)>(values: &Values, mut visit: F) -> Res
 }
 
 fn each_in_matrix<T: Stored, F: FnMut(usize, usize, f64) -> Result<()>>(values: &Values, mut visit: F) -> Result<()> {
-    let rows = values.shape[0];
+    // Rows without columns take no room, so a file may claim any number of them.
+    let rows = if values.shape[1] == 0 { 0 } else { values.shape[0] };
     let block = values.block();
     for start in (0..rows).step_by(block) {
         check_reading()?;
@@ -612,6 +618,10 @@ mod tests {
             };
             read.each_in_matrix(visit).unwrap();
             assert_eq!(next, rows * width);
+
+            // Without end, if each of its rows were looked at.
+            file.new_dataset::<i32>().shape((1usize << 60, 0)).create("none").unwrap();
+            open("none").each_in_matrix(|_, _, _| panic!("there are no values")).unwrap();
         });
         std::fs::remove_file(&path).unwrap();
     }
