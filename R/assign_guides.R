@@ -165,7 +165,8 @@
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
                           guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                          feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL, output = NULL, overwrite = FALSE, verbose = NULL) {
+                          feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL,
+                          output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   decision <- choose_rule(info, min_confidence, quantile, fdr)

@@ -30,8 +30,11 @@ guide_counts.matrix <- function(x, batch = NULL, covariate = NULL, modality = NU
 }
 
 #' @export
-guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL,
-                                   feature_type = NULL, orientation = NULL) {
+guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) {
+  file_counts(x, batch, covariate, modality, layer, n_jobs)
+}
+
+file_counts <- function(x, batch, covariate, modality, layer, n_jobs, feature_type = NULL, orientation = NULL) {
   column <- batch_column(batch)
   file <- read_guide_file(x, layer, column, modality, feature_type, orientation, n_jobs)
   if (!is.null(column)) batch <- file$batch
@@ -42,7 +45,7 @@ guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality =
 # guide_counts() for a verb, with the choices that only files have.
 verb_counts <- function(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation) {
   if (is.character(x) && is.null(dim(x))) {
-    return(guide_counts.character(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation))
+    return(file_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation))
   }
   given <- c("feature_type", "orientation")[c(!is.null(feature_type), !is.null(orientation))]
   if (length(given) > 0L) {

@@ -117,8 +117,8 @@ plot_guide_pairs <- function(calls, label = 5) {
       ggplot2::geom_tile(ggplot2::aes(fill = .data$pairs, width = .data$width, height = .data$height))
     }) +
     ggplot2::geom_text(
-      ggplot2::aes(label = .data$name, hjust = .data$hjust, vjust = .data$vjust), label_places(named, if (few) met else tiles), size = 2.9,
-      check_overlap = TRUE
+      ggplot2::aes(label = .data$name, hjust = .data$hjust, vjust = .data$vjust),
+      label_places(named, if (few) met else tiles), size = 2.9, check_overlap = TRUE
     ) +
     (if (!few) {
       do.call(ggplot2::scale_fill_viridis_c, c(
