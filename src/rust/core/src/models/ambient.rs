@@ -52,8 +52,8 @@ const LAST_LOOKS: usize = 1;
 const NEAR: f64 = 2e-4;
 const GAIN: f64 = 2e-5;
 /// A cell is settled when no posterior, and no sum relative to 1 and itself, changes by more; and the most looks until then.
-const SETTLED: f64 = 1e-10;
-const SETTLED_SUMS: f64 = 1e-7;
+const SETTLED: f64 = 1e-11;
+const SETTLED_SUMS: f64 = 1e-8;
 const LOOKS: usize = 200;
 /// How far ahead of a step a cell is looked at, in steps.
 const LEAST_AHEAD: f64 = -0.5;
