@@ -30,8 +30,9 @@ const TABLES: &str = "\
 Without --output, and with --format cells, the result is a CSV table with one row per cell, in input order: cell_barcode,
 guide_id (the called guide with the highest confidence), umi_count, assignment_confidence, is_unassigned,
 is_multi_infected, n_guides_detected, set_probability (that the cell carries exactly the guides called, for models whose
-confidence is a posterior) and, where --guides or the input has targets, target. An output ending in .csv gets one row per called pair; .h5ad and .h5mu get counts, calls,
-scores and fits, as the R package writes them. What is missing is empty. A name that ends in .csv.gz is compressed.";
+confidence is a posterior) and, where --guides or the input has targets, target. An output ending in .csv gets one row per
+called pair; .h5ad and .h5mu get counts, calls, scores and fits, as the R package writes them. What is missing is empty. A
+name that ends in .csv.gz is compressed.";
 
 pub fn command() -> Command {
     Command::new("kaichi")

@@ -619,7 +619,7 @@ pub fn score_counts<M: Mixture>(m: &M, counts: &GuideCounts, control: &Control, 
     Ok(Scores { score: RowScores::new(&histograms, &scores).of(counts.guides(), counts.counts()), fits })
 }
 
-/// Those of the rows of the histogram of each guide (none where nothing of it is called), and the fits.
+/// The scores of a family without depth, of the rows of each guide's histogram (none where nothing of it is called), and the fits.
 pub fn score_histograms<M: Mixture>(
     m: &M,
     histograms: &[Rows],

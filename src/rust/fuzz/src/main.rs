@@ -185,18 +185,19 @@ fn each_way(path: &Path, ways: &[ReadOptions]) -> kaichi_core::Result<Wrong> {
     Ok(Ok(()))
 }
 
-fn anndata(path: &Path) -> kaichi_core::Result<Wrong> {
+fn hdf5(path: &Path, ways: &[ReadOptions]) -> kaichi_core::Result<Wrong> {
     if let Err(error @ kaichi_core::Error::Internal(_)) = inspect::inspect(path) {
         return Err(error);
     }
-    each_way(path, &[ReadOptions::default(), ReadOptions { batch: Some("lane"), ..ReadOptions::default() }])
+    each_way(path, ways)
+}
+
+fn anndata(path: &Path) -> kaichi_core::Result<Wrong> {
+    hdf5(path, &[ReadOptions::default(), ReadOptions { batch: Some("lane"), ..ReadOptions::default() }])
 }
 
 fn counts(path: &Path) -> kaichi_core::Result<Wrong> {
-    if let Err(error @ kaichi_core::Error::Internal(_)) = inspect::inspect(path) {
-        return Err(error);
-    }
-    each_way(path, &[ReadOptions::default()])
+    hdf5(path, &[ReadOptions::default()])
 }
 
 fn mtx(path: &Path) -> kaichi_core::Result<Wrong> {

@@ -405,9 +405,10 @@ impl ZeroTable {
             let (mut zero_sum, mut not_carried_sum, mut efficiency_sum) = (0.0, 0.0, 0.0);
             for (&pi, &f) in fit.prior.iter().zip(&fit.efficiency) {
                 let no_signal = (-size * (capture * f / size).ln_1p()).exp();
-                let seen = 1.0 - pi * (1.0 - no_signal);
+                let not_seen = pi * (1.0 - no_signal);
+                let seen = 1.0 - not_seen;
                 // P(not carried | zero) = (1 - pi) / seen.
-                let ln_seen = ln_1p(seen - 1.0);
+                let ln_seen = ln_1p(-not_seen);
                 let ln_not = ln_1p(-pi) - ln_seen;
                 zero_sum += ln_seen;
                 not_carried_sum += ln_not;
@@ -790,10 +791,7 @@ impl Run {
             for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
                 let own = &mut block.own[from..from + counts.cell(*cell).len()];
                 from += own.len();
-                for _ in 0..ahead {
-                    let scale = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs).scale;
-                    *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, scale);
-                }
+                fit.approach(ahead, &tables, counts, *cell, sums, own, &mut pairs);
                 let look = match start {
                     None => fit.look::<LIK>(&tables, counts, *cell, sums, own, &mut pairs),
                     Some(start) => {
@@ -1204,6 +1202,24 @@ impl Fit {
         total
     }
 
+    /// So many looks at a cell, each followed by what it learns from it.
+    #[allow(clippy::too_many_arguments)]
+    fn approach(
+        &self,
+        looks: usize,
+        tables: &Tables,
+        counts: &GuideCounts,
+        cell: usize,
+        sums: &mut CellSums,
+        own: &mut [CellSums],
+        pairs: &mut Vec<Pair>,
+    ) {
+        for _ in 0..looks {
+            let scale = self.look::<false>(tables, counts, cell, sums, own, pairs).scale;
+            *sums = self.learn_cell(tables, counts, cell, sums, own, pairs, scale);
+        }
+    }
+
     /// What a cell says of the guides, once it is learnt itself.
     #[allow(clippy::too_many_arguments)]
     fn learn_guides(
@@ -1357,10 +1373,7 @@ impl Fit {
                 own.clear();
                 own.extend_from_slice(&sums.own[sample.starts[i]..sample.starts[i + 1]]);
                 let (cell, mut of_cell) = (sample.cells[i], sums.cell[i]);
-                for _ in 0..ahead {
-                    let scale = self.look::<false>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).scale;
-                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, scale);
-                }
+                self.approach(ahead, tables, sample.counts, cell, &mut of_cell, &mut own, &mut pairs);
                 log_lik += self.look::<true>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).log_lik;
             }
             log_lik
@@ -1535,7 +1548,7 @@ mod tests {
 
     #[test]
     fn a_pair_is_summed_as_the_convolution_says() {
-        for y in [1.0, 7.0, 12.0, 13.0, 60.0, 96.0, 97.0, 400.0] {
+        for y in [1.0, 7.0, 12.0, 13.0, 48.0, 49.0, 60.0, 96.0, 97.0, 400.0] {
             convolved(y);
         }
         // Odds that underflow keep their logarithm.
