@@ -50,7 +50,7 @@ plot_guide <- function(calls, guides = NULL, batch = NULL) {
   cuts <- of_panel("cut")
   without <- sum(vapply(drawn, function(one) NROW(one$curves) == 0L, NA))
   subtitle <- paste0(
-    "model ", model_words(calls), "; each curve: the cells that a component accounts for",
+    "model ", model_words(calls), "\nEach curve: the cells that a component accounts for",
     if (without > 0L) paste0(
       "\nNo curves", if (length(guides) > 1L) paste(" for", count_of(without, "guide")), ": ", why_no_curves(info, calls)
     ),
@@ -58,7 +58,7 @@ plot_guide <- function(calls, guides = NULL, batch = NULL) {
       is.null(batch) && length(fit_batches(calls)) > 0L && without < length(guides)
     ) "\nCurves: averages over batches of equal size"
   )
-  if (without == length(guides)) subtitle <- sub("; each curve:[^\n]*", "", subtitle)
+  if (without == length(guides)) subtitle <- sub("\nEach curve:[^\n]*", "", subtitle)
   draw_components(bars, curves, "cells") +
     (if (!is.null(cuts)) {
       ggplot2::geom_vline(ggplot2::aes(xintercept = .data$at), cuts, linetype = "dashed", colour = "grey20")
@@ -309,7 +309,7 @@ plot_shares <- function(calls, labels) {
     ggplot2::scale_y_continuous("cells", labels = big_labels, expand = ggplot2::expansion(c(0, 0.05))) +
     ggplot2::labs(
       title = "Cells by the share of their largest guide",
-      subtitle = paste0("model ", model_words(calls), "; each curve: the cells that a Beta accounts for")
+      subtitle = paste0("model ", model_words(calls), "\nEach curve: the cells that a Beta accounts for")
     ) +
     picture_theme()
   if (is.null(curves)) return(plot)
