@@ -10,6 +10,8 @@ pub(crate) mod matrix;
 #[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub mod scores;
+#[allow(unsafe_code)]
+mod texts;
 pub(crate) mod values;
 pub mod write;
 #[allow(unsafe_code)]

@@ -41,20 +41,25 @@ const FEWEST_CELLS: usize = 1_000;
 /// Most rounds of EM, and how many each start gets.
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
-/// The soup alone is fitted to the end where its log-likelihood is within this share of the model's.
+/// The soup alone is fitted to the end where its log-likelihood is within this share of the model's; and no further than a start
+/// where it is off by more than that.
 const CLOSE: f64 = 0.05;
-/// Rounds on more than the training cells: where these are very many, all but the last on one in `LAST_SHARE`. The last then finds
-/// cells as they are expected to be, and looks at each `LAST_LOOKS` times before the guides learn from it.
+const FAR: f64 = 0.5;
+/// Rounds on more than the training cells: where these are very many, all but the last on one in `LAST_SHARE`.
 const LAST_ROUNDS: usize = 4;
-const LAST_SHARE: usize = 4;
-const LAST_LOOKS: usize = 1;
+const LAST_SHARE: usize = 8;
 /// Near, and converged: two searches in a row gained less than this of the log-likelihood.
 const NEAR: f64 = 2e-4;
 const GAIN: f64 = 2e-5;
 /// A cell is settled when no posterior, and no sum relative to 1 and itself, changes by more; and the most looks until then.
 const SETTLED: f64 = 1e-11;
-const SETTLED_SUMS: f64 = 1e-8;
+const SETTLED_SUMS: f64 = 1e-7;
 const LOOKS: usize = 200;
+/// What of a change is expected to be left after another look, at least and at most.
+const LEAST_SHARE: f64 = 0.1;
+const MOST_SHARE: f64 = 0.99;
+/// First guesses of what is carried look no higher.
+const HIGHEST_CUT: u32 = 50;
 /// How far ahead of a step a cell is looked at, in steps.
 const LEAST_AHEAD: f64 = -0.5;
 const MOST_AHEAD: f64 = 10.0;
@@ -137,7 +142,10 @@ impl Model for Ambient {
         // Whether there is any signal at all: the same screen as soup and chimeras alone.
         let no_carriers = vec![0.0; training.n_counts()];
         let mut soup = Run::new(&training, &no_carriers, &gated, true, progress)?;
-        soup.climb(&training, NEAR, ROUNDS, &gated, progress)?;
+        soup.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
+        if soup.fit.log_lik > (1.0 + FAR) * run.fit.log_lik {
+            soup.climb(&training, NEAR, ROUNDS, &gated, progress)?;
+        }
         if soup.fit.log_lik > (1.0 + CLOSE) * run.fit.log_lik {
             soup.climb(&training, GAIN, ROUNDS, &gated, progress)?;
         }
@@ -150,17 +158,18 @@ impl Model for Ambient {
             // Guides that few of the training cells carry learn from more, in the end from all.
             let few = n_cells < LAST_SHARE * TRAINING_CELLS;
             let some = Sample::new(counts, (0..n_cells).step_by(if few { 1 } else { LAST_SHARE }));
-            run.sums = Sums::new(some.cells.len(), some.n_counts());
+            run.guess(&some, progress)?;
             for _ in 1..LAST_ROUNDS {
-                run.round::<false>(&some, None, 0, &gated, progress)?;
+                run.round::<false>(&some, None, &gated, progress)?;
             }
             let all = if few {
                 some
             } else {
-                run.sums = Sums::new(n_cells, counts.n_counts());
-                Sample::new(counts, 0..n_cells)
+                let all = Sample::new(counts, 0..n_cells);
+                run.guess(&all, progress)?;
+                all
             };
-            run.round::<false>(&all, None, if few { 0 } else { LAST_LOOKS }, &gated, progress)?;
+            run.round::<false>(&all, None, &gated, progress)?;
             run.settle::<false>(&all, progress)?;
         } else {
             run.settle::<true>(&training, progress)?;
@@ -257,13 +266,13 @@ impl CellSums {
         ]
     }
 
-    /// So many times further along the way from `last`.
-    fn look_ahead(&mut self, last: &Self, times: f64) {
-        let ahead = |now: &mut f64, last: f64| *now = (*now + times * (*now - last)).max(0.0);
-        ahead(&mut self.background, last.background);
-        ahead(&mut self.share, last.share);
-        ahead(&mut self.signal, last.signal);
-        ahead(&mut self.efficiency, last.efficiency);
+    /// So many times further along the way from `last`: what tells of the exposure, and of the capture.
+    fn look_ahead(&mut self, last: &Self, times: [f64; 2]) {
+        let ahead = |now: &mut f64, last: f64, times: f64| *now = (*now + times * (*now - last)).max(0.0);
+        ahead(&mut self.background, last.background, times[0]);
+        ahead(&mut self.share, last.share, times[0]);
+        ahead(&mut self.signal, last.signal, times[1]);
+        ahead(&mut self.efficiency, last.efficiency, times[1]);
     }
 }
 
@@ -374,8 +383,9 @@ struct ZeroTable {
 
 struct ZeroRow {
     capture: f64,
-    /// Per guide: ln P(not carried | zero), ln P(zero of the signal part).
-    guide: Vec<[f64; 2]>,
+    /// Per guide: ln P(not carried | zero), and ln P(zero of the signal part).
+    ln_not: Vec<f64>,
+    ln_seen: Vec<f64>,
     not_carried_sum: f64,
     zero_sum: f64,
     /// Expected efficiency of hidden carriers, weighted as in [`CellSums`].
@@ -401,10 +411,11 @@ impl ZeroTable {
         self.rows[i].get_or_init(|| {
             let (size, signal_size) = (self.size, self.signal_size);
             let capture = (self.ln_low + self.step * i as f64).exp();
-            let mut guide = Vec::with_capacity(fit.prior.len());
+            let n_guides = fit.prior.len();
+            let (mut all_not, mut all_seen) = (Vec::with_capacity(n_guides), Vec::with_capacity(n_guides));
             let (mut zero_sum, mut not_carried_sum, mut efficiency_sum) = (0.0, 0.0, 0.0);
             for (&pi, &f) in fit.prior.iter().zip(&fit.efficiency) {
-                let no_signal = (-size * (capture * f / size).ln_1p()).exp();
+                let no_signal = (-size * ln_1p(capture * f / size)).exp();
                 let not_seen = pi * (1.0 - no_signal);
                 let seen = 1.0 - not_seen;
                 // P(not carried | zero) = (1 - pi) / seen.
@@ -413,9 +424,10 @@ impl ZeroTable {
                 zero_sum += ln_seen;
                 not_carried_sum += ln_not;
                 efficiency_sum += pi * no_signal / seen * f * signal_size / (signal_size + capture * f);
-                guide.push([ln_not, ln_seen]);
+                all_not.push(ln_not);
+                all_seen.push(ln_seen);
             }
-            ZeroRow { capture, guide, not_carried_sum, zero_sum, efficiency_sum }
+            ZeroRow { capture, ln_not: all_not, ln_seen: all_seen, not_carried_sum, zero_sum, efficiency_sum }
         })
     }
 }
@@ -516,13 +528,65 @@ impl Judged {
         Self { ln_odds_not, ..Self::new(ln_odds_not.exp(), both) }
     }
 
-    /// ln of how much more likely the count is than if the guide were certain not to be carried.
-    fn ln_more(&self) -> f64 {
+    /// Adds how much more likely the count is than if the guide were certain not to be carried.
+    fn add_more(&self, ln: &mut LnSum) {
         if self.odds_not > f64::MIN_POSITIVE {
-            (1.0 / self.odds_not).ln_1p()
+            ln.times(1.0 + 1.0 / self.odds_not);
         } else {
-            -self.ln_odds_not
+            ln.add(-self.ln_odds_not);
         }
+    }
+}
+
+/// A sum of logarithms, of which most are multiplied first: one logarithm for many factors.
+struct LnSum {
+    ln: f64,
+    product: f64,
+}
+
+impl Default for LnSum {
+    fn default() -> Self {
+        Self { ln: 0.0, product: 1.0 }
+    }
+}
+
+impl LnSum {
+    const SAFE: std::ops::Range<f64> = 1e-150..1e150;
+
+    fn add(&mut self, ln: f64) {
+        self.ln += ln;
+    }
+
+    fn times(&mut self, factor: f64) {
+        if !Self::SAFE.contains(&factor) {
+            self.ln += factor.ln();
+            return;
+        }
+        self.product *= factor;
+        if !Self::SAFE.contains(&self.product) {
+            self.ln += self.product.ln();
+            self.product = 1.0;
+        }
+    }
+
+    /// rate^y Gamma(size + y) / (Gamma(size) y!), what a negative binomial's mass at y has over that at 0.
+    fn rise(&mut self, y: f64, rate: f64, size: f64) {
+        if y > FEW_FACTORS {
+            self.add(y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y));
+            return;
+        }
+        let (mut above, mut below) = (1.0, 1.0);
+        let mut j = 0.0;
+        while j < y {
+            above *= rate * (size + j);
+            j += 1.0;
+            below *= j;
+        }
+        self.times(above / below);
+    }
+
+    fn total(&self) -> f64 {
+        self.ln + self.product.ln()
     }
 }
 
@@ -610,22 +674,14 @@ fn ln_nb(y: f64, mean: f64, size: f64) -> f64 {
 
 /// ln of the mass at 0.
 fn ln_zero(mean: f64, size: f64) -> f64 {
-    -size * (mean / size).ln_1p()
+    -size * ln_1p(mean / size)
 }
 
-/// ln of rate^y Gamma(size + y) / (Gamma(size) y!), what the mass at y has over the mass at 0.
+/// Of the mass at y over the mass at 0, see [`LnSum::rise`].
 fn ln_rise(y: f64, rate: f64, size: f64) -> f64 {
-    if y > FEW_FACTORS {
-        return y * rate.ln() + ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y);
-    }
-    let (mut above, mut below) = (1.0, 1.0);
-    let mut j = 0.0;
-    while j < y {
-        above *= rate * (size + j);
-        j += 1.0;
-        below *= j;
-    }
-    (above / below).ln()
+    let mut ln = LnSum::default();
+    ln.rise(y, rate, size);
+    ln.total()
 }
 
 /// One stored count, looked at.
@@ -766,18 +822,17 @@ impl Run {
         let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
-            run.round::<false>(sample, Some(start), 0, gated, progress)?;
+            run.round::<false>(sample, Some(start), gated, progress)?;
         }
         Ok(run)
     }
 
     /// One round of EM: a look at all cells, what it says of them, and the guides. Returns the log-likelihood before it.
-    /// `start` stands for the posteriors where there is no look yet; `ahead` are looks at each cell before the one that counts.
+    /// `start` stands for the posteriors where there is no look yet.
     fn round<const LIK: bool>(
         &mut self,
         sample: &Sample,
         start: Option<&[f64]>,
-        ahead: usize,
         gated: &[bool],
         progress: &Progress,
     ) -> Result<f64> {
@@ -791,7 +846,6 @@ impl Run {
             for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
                 let own = &mut block.own[from..from + counts.cell(*cell).len()];
                 from += own.len();
-                fit.approach(ahead, &tables, counts, *cell, sums, own, &mut pairs);
                 let look = match start {
                     None => fit.look::<LIK>(&tables, counts, *cell, sums, own, &mut pairs),
                     Some(start) => {
@@ -818,6 +872,31 @@ impl Run {
         Ok(guides.log_lik)
     }
 
+    /// First sums of cells that were not looked at yet: a guide is taken as carried from the count on that makes it so in a cell
+    /// as it is expected to be.
+    fn guess(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
+        let Run { fit, sums, .. } = self;
+        let (counts, tables) = (sample.counts, fit.tables());
+        let cuts = fit.cuts(&tables, counts);
+        *sums = Sums::new(sample.cells.len(), sample.n_counts());
+        progress.each(sample.blocks::<()>(sums, &mut []), |block| {
+            let mut pairs = Vec::new();
+            let mut from = 0;
+            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
+                let places = counts.cell(*cell);
+                let own = &mut block.own[from..from + places.len()];
+                from += own.len();
+                pairs.clear();
+                pairs.extend(places.map(|at| {
+                    let carried = counts.counts()[at] >= cuts[counts.guides()[at] as usize];
+                    Pair { posterior: f64::from(u8::from(carried)), both: 0.0 }
+                }));
+                *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, 1.0);
+            }
+        })?;
+        Ok(())
+    }
+
     /// EM until two searches in a row gain less than this of the log-likelihood, or up to the given round. Shared parameters
     /// are searched every second round.
     fn climb(&mut self, sample: &Sample, gain: f64, most: usize, gated: &[bool], progress: &Progress) -> Result<()> {
@@ -827,10 +906,15 @@ impl Run {
         self.fit.converged = false;
         while self.fit.rounds < most {
             progress.check()?;
-            self.fit.log_lik = self.round::<true>(sample, None, 0, gated, progress)?;
             self.fit.rounds += 1;
-            if self.fit.rounds < 3 || self.fit.rounds % 2 == 0 {
+            let searches = self.fit.rounds > 2 && self.fit.rounds % 2 == 1;
+            if !searches && self.fit.rounds < most {
+                self.round::<false>(sample, None, gated, progress)?;
                 continue;
+            }
+            self.fit.log_lik = self.round::<true>(sample, None, gated, progress)?;
+            if !searches {
+                break;
             }
             // The predictive log-likelihood is no EM objective and may fall a little; done when it gains no more.
             if self.fit.log_lik > best + gain * self.fit.log_lik.abs() {
@@ -941,13 +1025,15 @@ impl Run {
                 let own = &mut block.own[range.clone()];
                 let mut look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
                 path.step = None;
+                let (mut of_pairs, mut of_sums) = (Change::default(), Change::default());
                 for _ in 0..LOOKS {
                     before.clone_from(&pairs);
                     let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
-                    let sums_settled = path.go_on(sums, learnt, own);
+                    of_sums.see(path.go_on(sums, learnt, own));
                     look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
                     let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
-                    if sums_settled && pairs.iter().zip(&before).map(change).fold(0.0, f64::max) < SETTLED {
+                    of_pairs.see(pairs.iter().zip(&before).map(change).fold(0.0, f64::max));
+                    if of_sums.rest() < SETTLED_SUMS && of_pairs.rest() < SETTLED {
                         break;
                     }
                 }
@@ -969,6 +1055,31 @@ impl Run {
     }
 }
 
+/// The last change on the way to a fixed point, and its share of the one before.
+struct Change {
+    last: f64,
+    share: f64,
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self { last: f64::INFINITY, share: MOST_SHARE }
+    }
+}
+
+impl Change {
+    fn see(&mut self, change: f64) {
+        let knows = self.last.is_finite() && self.last > 0.0;
+        self.share = if knows { (change / self.last).clamp(LEAST_SHARE, MOST_SHARE) } else { MOST_SHARE };
+        self.last = change;
+    }
+
+    /// What all changes to come add up to, if each is so much smaller than the one before.
+    fn rest(&self) -> f64 {
+        self.last * self.share / (1.0 - self.share)
+    }
+}
+
 /// The way of a cell to its fixed point, on which each step looks ahead along the last one (Anderson's acceleration of depth 1,
 /// Walker and Ni 2011, doi:10.1137/10078356X). The fixed point stays what it is.
 #[derive(Default)]
@@ -978,27 +1089,31 @@ struct Path {
     own: Vec<CellSums>,
 }
 
+/// How many times further along the last step its change is nothing, if it goes on as it did.
+fn ahead(change: &[f64], last: &[f64]) -> f64 {
+    let (mut along, mut square) = (0.0, 0.0);
+    for (now, last) in change.iter().zip(last) {
+        along += now * (now - last);
+        square += (now - last) * (now - last);
+    }
+    let ahead = -along / square;
+    if (LEAST_AHEAD..=MOST_AHEAD).contains(&ahead) {
+        ahead
+    } else {
+        0.0
+    }
+}
+
 impl Path {
     /// From `sums` and what was `learnt` there to where the cell is looked at next. `own` is what the counts say there. Returns
-    /// whether that is the same.
-    fn go_on(&mut self, sums: &mut CellSums, learnt: CellSums, own: &mut [CellSums]) -> bool {
+    /// the largest change from `sums` to `learnt`.
+    fn go_on(&mut self, sums: &mut CellSums, learnt: CellSums, own: &mut [CellSums]) -> f64 {
         let change = sums.change(&learnt);
-        let ahead = self.step.map_or(0.0, |(_, last)| {
-            let (mut along, mut square) = (0.0, 0.0);
-            for (now, last) in change.iter().zip(last) {
-                along += now * (now - last);
-                square += (now - last) * (now - last);
-            }
-            let ahead = -along / square;
-            if (LEAST_AHEAD..=MOST_AHEAD).contains(&ahead) {
-                ahead
-            } else {
-                0.0
-            }
-        });
+        let ahead =
+            self.step.map_or([0.0; 2], |(_, last)| [ahead(&change[..2], &last[..2]), ahead(&change[2..], &last[2..])]);
         *sums = learnt;
         match self.step {
-            Some((last, _)) if ahead != 0.0 => {
+            Some((last, _)) if ahead != [0.0; 2] => {
                 sums.look_ahead(&last, ahead);
                 for (own, last) in own.iter_mut().zip(&mut self.own) {
                     let learnt = *own;
@@ -1012,7 +1127,7 @@ impl Path {
             }
         }
         self.step = Some((learnt, change));
-        change.iter().all(|change| change.abs() <= SETTLED_SUMS)
+        change.iter().fold(0.0, |most, change| change.abs().max(most))
     }
 }
 
@@ -1062,6 +1177,25 @@ impl Fit {
         (exposure.after(sums.background, sums.share).0, capture.after(sums.signal, sums.efficiency).0)
     }
 
+    /// From which count on each guide is more likely carried than not, in a cell as it is expected to be.
+    fn cuts(&self, tables: &Tables, counts: &GuideCounts) -> Vec<f64> {
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let (exposure, capture, depth) = (mean(&self.exposure), mean(&self.capture), mean(counts.depth()));
+        let [size, signal_size, exposure_shape, capture_shape, hopping, ..] = self.shared;
+        let back_size = size * exposure_shape / (size + exposure_shape);
+        let fore_size = signal_size * capture_shape / (signal_size + capture_shape);
+        let carried = |guide: &GuideParams, y: f64| {
+            let mean = (exposure * guide.share + hopping * (depth - y).max(0.0) * guide.library).max(1e-12);
+            let signal = (capture * guide.efficiency).max(1e-9);
+            judge(guide.ln_odds_not, y, mean, back_size, signal, fore_size).carried >= 0.5
+        };
+        tables
+            .guides
+            .iter()
+            .map(|guide| (1..HIGHEST_CUT).map(f64::from).find(|&y| carried(guide, y)).unwrap_or(f64::from(HIGHEST_CUT)))
+            .collect()
+    }
+
     fn zero_table(&self) -> ZeroTable {
         // Covariates are seldom more than a few powers of e from their mean.
         let reach = 16.0 * (2.0 * self.shared[CAPTURE_SLOPE]).exp();
@@ -1079,7 +1213,7 @@ impl Fit {
             shares: ShareTable::new(&self.share),
             guides: (0..self.prior.len())
                 .map(|g| {
-                    let ln_not = (-self.prior[g]).ln_1p();
+                    let ln_not = ln_1p(-self.prior[g]);
                     GuideParams {
                         share: self.share[g],
                         efficiency: self.efficiency[g],
@@ -1115,9 +1249,9 @@ impl Fit {
         let row = tables.zeros.at(self, all_capture);
         // Of all guides as if all were zero; the stored ones are put right below.
         let reach = (all_exposure + hopping * depth) / zero_size;
-        let mut log_lik = 0.0;
+        let mut log_lik = LnSum::default();
         if LIK {
-            log_lik = row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach);
+            log_lik.add(row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach));
         }
         let mut ln_empty = row.of(|row| row.not_carried_sum);
         let mut none_carried = 1.0;
@@ -1137,14 +1271,15 @@ impl Fit {
                 judge(guide.ln_odds_not, y, mean, back_size, (capture * guide.efficiency).max(1e-9), fore_size)
             };
             if LIK {
-                log_lik += guide.ln_not
-                    + ln_nb(y, mean, back_size)
-                    + judged.ln_more()
-                    + zero_size * ln_1p(reach * guide.share)
-                    - row.of(|row| row.guide[g][1]);
+                log_lik.add(
+                    guide.ln_not + ln_zero(mean, back_size) + zero_size * ln_1p(reach * guide.share)
+                        - row.of(|row| row.ln_seen[g]),
+                );
+                log_lik.rise(y, mean / (back_size + mean), back_size);
+                judged.add_more(&mut log_lik);
             }
             none_carried *= judged.not;
-            ln_empty -= row.of(|row| row.guide[g][0]);
+            ln_empty -= row.of(|row| row.ln_not[g]);
             pairs.push(Pair { posterior: judged.carried, both: judged.both });
         }
         // The cell without any guide has weight w instead of 1.
@@ -1155,7 +1290,7 @@ impl Fit {
             pair.posterior = (pair.posterior / scale).min(1.0);
         }
         Look {
-            log_lik: if LIK { log_lik + scale.ln() - tables.ln_prior_weight } else { 0.0 },
+            log_lik: if LIK { log_lik.total() + scale.ln() - tables.ln_prior_weight } else { 0.0 },
             empty: self.empty * empty / scale,
             scale,
         }
@@ -1250,7 +1385,7 @@ impl Fit {
         for ((at, own), pair) in counts.cell(cell).zip(own).zip(pairs) {
             let g = counts.guides()[at] as usize;
             // A guide that is seen hides nothing.
-            let hidden = -exp_m1(row.of(|row| row.guide[g][0])) * in_cell;
+            let hidden = -exp_m1(row.of(|row| row.ln_not[g])) * in_cell;
             let p = pair.posterior;
             let guide = &mut guides.guide[g];
             guide.carriers += p - hidden;
@@ -1265,7 +1400,7 @@ impl Fit {
 
     /// Probability that a cell has no guide, before reweighting.
     fn prior_empty(&self) -> f64 {
-        self.prior.iter().map(|&pi| (-pi).ln_1p()).sum::<f64>().exp()
+        self.prior.iter().map(|&pi| ln_1p(-pi)).sum::<f64>().exp()
     }
 
     fn ln_prior_weight(&self) -> f64 {
@@ -1296,7 +1431,7 @@ impl Fit {
             }
             let row = zeros.row(self, i);
             for g in 0..n_guides {
-                let hidden = n * -exp_m1(row.guide[g][0]);
+                let hidden = n * -exp_m1(row.ln_not[g]);
                 carriers[g] += hidden;
                 captured[g] += hidden * row.capture * signal_size / (signal_size + row.capture * self.efficiency[g]);
             }
@@ -1555,7 +1690,13 @@ mod tests {
         let far = judge(0.5, 400.0, 1e-4, 0.4, 300.0, 2.0);
         let (background, signal) = (ln_nb(400.0, 1e-4, 0.4), ln_zero(1e-4, 0.4) + ln_nb(400.0, 300.0, 2.0));
         assert!(far.odds_not == 0.0 && far.carried == 1.0 && far.not == 0.0);
-        assert!((far.ln_more() / (signal - background - 0.5) - 1.0).abs() < 1e-4, "{}", far.ln_more());
+        assert!((more(&far) / (signal - background - 0.5) - 1.0).abs() < 1e-4, "{}", more(&far));
+    }
+
+    fn more(judged: &Judged) -> f64 {
+        let mut ln = LnSum::default();
+        judged.add_more(&mut ln);
+        ln.total()
     }
 
     fn convolved(y: f64) {
@@ -1573,6 +1714,6 @@ mod tests {
             (judged.carried + judged.not - 1.0).abs() < 1e-15
                 && (judged.not / judged.carried / odds_not - 1.0).abs() < 1e-11
         );
-        assert!((judged.ln_more() - (1.0 / odds_not).ln_1p()).abs() < 1e-11 * (1.0 + judged.ln_more()));
+        assert!((more(&judged) - (1.0 / odds_not).ln_1p()).abs() < 1e-11 * (1.0 + more(&judged)));
     }
 }

@@ -13,7 +13,7 @@ use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{ln_factorial, LnRising, RisingSlopes};
+use crate::special::{ln_1p, ln_factorial, LnRising, RisingSlopes};
 use crate::Result;
 
 /// Bounds of the thetas. Below, hardly any cell has counts at all; above, the law is Poisson to six digits. The signal is
@@ -56,15 +56,6 @@ pub struct Params {
     theta: [f64; 2],
 }
 
-/// ln(1 + x), by the faster function where it is as exact.
-fn ln_next(x: f64) -> f64 {
-    if x > 0.01 {
-        (1.0 + x).ln()
-    } else {
-        x.ln_1p()
-    }
-}
-
 impl Family {
     /// Expected log-likelihood of component k in its theta.
     fn value_in_theta(&self, p: &Params, k: usize, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> f64 {
@@ -73,7 +64,7 @@ impl Family {
         let ln_theta = theta.ln();
         let of = |o: &Obs| {
             let mu = o.depth * rates[p.rates.row(o)][k];
-            rising.at(o.y) - o.y * ln_theta - (theta + o.y) * ln_next(mu / theta)
+            rising.at(o.y) - o.y * ln_theta - (theta + o.y) * ln_1p(mu / theta)
         };
         obs.iter().zip(weight).filter(|(_, w)| w[k] > 0.0).map(|(o, w)| w[k] * of(o)).sum()
     }
@@ -153,7 +144,7 @@ impl Mixture for Family {
 
     fn ln_density(&self, p: &Params, (rates, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], [f64; 2]) {
         let row = p.rates.row(o);
-        let ln_ratio = [0, 1].map(|k| ln_next(o.depth * rates[row][k] / p.theta[k]));
+        let ln_ratio = [0, 1].map(|k| ln_1p(o.depth * rates[row][k] / p.theta[k]));
         let ln_mass = |k: usize| rising[k].at(o.y) + o.y * ln_odds[row][k][0] - (p.theta[k] + o.y) * ln_ratio[k];
         ([ln_mass(0), ln_mass(1), 0.0], ln_ratio)
     }

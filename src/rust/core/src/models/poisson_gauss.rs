@@ -17,7 +17,7 @@ use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Fit, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
+use crate::special::{ln_1p, ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -291,7 +291,7 @@ impl Mixture for Overdispersed {
     }
 
     fn table(&self, p: &Wide) -> Self::Table {
-        (-p.size * (p.mean / p.size).ln_1p(), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
+        (-p.size * ln_1p(p.mean / p.size), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
     }
 
     fn ln_density(&self, p: &Wide, (zero, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], Within) {
@@ -308,7 +308,7 @@ impl Mixture for Overdispersed {
         }
         let total = p.size + p.mean;
         // Over all rows, what stands by n and by the sum of the UMIs.
-        let (over, ln_ratio) = (1.0 / total, (p.mean / p.size).ln_1p());
+        let (over, ln_ratio) = (1.0 / total, ln_1p(p.mean / p.size));
         let mut slope = n * (1.0 - p.size * over - ln_ratio) - sum * over;
         let mut second = n * (p.mean / p.size - p.mean * over) * over + sum * over * over;
         let mut rising = RisingSlopes::new(p.size);

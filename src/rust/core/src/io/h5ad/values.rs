@@ -12,6 +12,7 @@ use ndarray::s;
 use rayon::prelude::*;
 
 use super::chunks::{self, Converted};
+use super::texts::{self, Texts};
 use super::{too_many, zstd, MOST};
 use crate::run::check_reading;
 use crate::{Error, Result};
@@ -228,6 +229,9 @@ macro_rules! as_stored {
     };
 }
 
+/// Texts that are read at once.
+const PIECE: usize = 1 << 16;
+
 /// A dataset that can be read: its filters are present and its size is sane.
 pub struct Values<'a> {
     pub source: Source<'a>,
@@ -345,25 +349,30 @@ impl<'a> Values<'a> {
     /// A range of a vector of text.
     pub fn strings_in(&self, range: Range<usize>) -> Result<Vec<String>> {
         let mut out = self.reserve(range.len())?;
-        // Texts may share their bytes in a damaged file, so that a small one claims any amount: what has been read is never
-        // more than the file, and a piece of a small file little.
-        let file = std::fs::metadata(self.source.0).map_or(usize::MAX, |file| file.len() as usize).max(1);
-        let piece = ((1 << 28) / file).clamp(1 << 8, 1 << 16);
-        let fixed = self.dataset.dtype().ok().and_then(|dtype| descriptor(&dtype));
-        let fixed = matches!(fixed, Some(TypeDescriptor::FixedAscii(_) | TypeDescriptor::FixedUnicode(_)));
+        // Texts may share their bytes in a damaged file, so that a small one claims any amount: they are never more than the file.
+        let file = std::fs::metadata(self.source.0).map_or(usize::MAX, |file| file.len() as usize);
+        let too_long = || {
+            self.source.format_in(format!(
+                "the text of {} is longer than the file.\n  The file may be damaged. Write it again.",
+                self.what
+            ))
+        };
+        let damaged = |error| self.source.damaged(&self.what, error);
         let mut bytes = 0;
-        for first in range.clone().step_by(piece) {
-            let raw = raw_strings(&self.dataset, Some(first..(first + piece).min(range.end)));
-            let raw =
-                raw.map_err(|error| self.source.damaged(&self.what, error))?.ok_or_else(|| self.wrong_type("text"))?;
-            for (position, text) in raw.into_iter().enumerate() {
-                bytes += text.len();
-                if bytes > file && !fixed {
-                    return Err(self.source.format_in(format!(
-                        "the text of {} is longer than the file.\n  The file may be damaged. Write it again.",
-                        self.what
-                    )));
+        for first in range.clone().step_by(PIECE) {
+            check_reading()?;
+            let piece = first..(first + PIECE).min(range.end);
+            let raw = match texts::read(&self.dataset, piece.clone(), file.saturating_sub(bytes)).map_err(damaged)? {
+                Texts::Read(raw) => {
+                    bytes += raw.iter().map(Vec::len).sum::<usize>();
+                    raw
                 }
+                Texts::TooLong => return Err(too_long()),
+                Texts::NotHere => {
+                    raw_strings(&self.dataset, Some(piece)).map_err(damaged)?.ok_or_else(|| self.wrong_type("text"))?
+                }
+            };
+            for (position, text) in raw.into_iter().enumerate() {
                 let text = String::from_utf8(text).map_err(|_| {
                     let place = first + position + 1;
                     self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what))
