@@ -1,7 +1,8 @@
 # make demo      install what is missing (Debian, Ubuntu), build, and assign the guides of the bundled file
 # make test      the same set-up, then every check: format, lints, Rust tests, wrappers, R tests
 # make fuzz-smoke  a few thousand files that are nearly right, of every format, the same ones each time
-# make check     R CMD check on the source package, with its crates vendored
+# make r-check   R CMD check on the source package: installation, code, documentation and examples; `make test` has the rest
+# make check     R CMD check as CRAN does it on the source package, with its crates vendored
 # make document  man/ and NAMESPACE from the roxygen comments
 # make wrappers  R/extendr-wrappers.R from the Rust functions
 # make vendor    src/rust/vendor.tar.xz, for an installation without network
@@ -22,7 +23,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
 WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
 CARGO = $(WITH_RUST) cargo
 
-.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
+.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test r-check setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
 
 demo: setup
 	$(MAKE) install
@@ -30,7 +31,7 @@ demo: setup
 
 # One failing check does not hide the others.
 test: setup-test
-	$(MAKE) --keep-going format-check lint rust-test fuzz-smoke wrappers-check r-test
+	$(MAKE) --keep-going format-check lint rust-test fuzz-smoke wrappers-check r-test r-check
 
 setup:
 	tools/setup.sh run
@@ -71,6 +72,15 @@ wrappers-check: install
 
 r-test: install
 	NOT_CRAN=true Rscript tools/test.R
+
+# Warnings fail it, too. Tests and vignettes have their own places.
+r-check: install
+	rm -rf .check && mkdir -p .check/source
+	$(SOURCES) | tar -xf - -C .check/source
+	rm -f .check/source/src/rust/vendor.tar.xz
+	cd .check && R CMD build --no-build-vignettes source
+	cd .check && NOT_CRAN=true _R_CHECK_FORCE_SUGGESTS_=false R CMD check --no-manual --no-tests --ignore-vignettes kaichi_*.tar.gz
+	@! grep '^Status: .*WARNING' .check/kaichi.Rcheck/00check.log
 
 check: setup-check
 	$(MAKE) vendor

@@ -51,7 +51,8 @@ const LAST_SHARE: usize = 8;
 /// Near, and converged: two searches in a row gained less than this of the log-likelihood.
 const NEAR: f64 = 2e-4;
 const GAIN: f64 = 2e-5;
-/// A cell is settled when no posterior, and no sum relative to 1 and itself, changes by more; and the most looks until then.
+/// A cell is settled when no posterior, and no sum relative to 1 and itself, is expected to change by more in all looks to come;
+/// and the most looks until then.
 const SETTLED: f64 = 1e-11;
 const SETTLED_SUMS: f64 = 1e-7;
 const LOOKS: usize = 200;
@@ -1081,7 +1082,7 @@ impl Change {
 }
 
 /// The way of a cell to its fixed point, on which each step looks ahead along the last one (Anderson's acceleration of depth 1,
-/// Walker and Ni 2011, doi:10.1137/10078356X). The fixed point stays what it is.
+/// Walker and Ni 2011, doi:10.1137/10078356X), of exposure and capture each by itself. The fixed point stays what it is.
 #[derive(Default)]
 struct Path {
     /// What was learnt last, and by how much that differed from what it was learnt at.

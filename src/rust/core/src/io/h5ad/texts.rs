@@ -1,7 +1,10 @@
 //! Texts of variable length, read into one memory of ours: HDF5 asks for that of each text by itself, and in a damaged file texts may
 //! share their bytes, so that a small file claims any amount.
 use std::ffi::{c_char, c_void, CStr};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::path::Path;
 
 use hdf5::types::{TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Dataset, Datatype};
@@ -87,14 +90,34 @@ fn check(status: i32) -> hdf5::Result<()> {
     Ok(())
 }
 
-/// The texts of a range of a vector, which are no longer than `most` bytes altogether.
-pub fn read(dataset: &Dataset, range: Range<usize>, most: usize) -> hdf5::Result<Texts> {
+/// How long the texts of a range are by what the vector itself says of each: 4 bytes of length, 12 of where it is. None where that is
+/// in chunks, or cannot be read.
+fn claimed(path: &Path, dataset: &Dataset, range: &Range<usize>) -> Option<usize> {
+    const EACH: usize = 16;
+    if dataset.storage_size() != (dataset.size() * EACH) as u64 {
+        return None;
+    }
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(dataset.offset()? + (range.start * EACH) as u64)).ok()?;
+    let mut said = vec![0; range.len() * EACH];
+    file.read_exact(&mut said).ok()?;
+    let lengths =
+        said.chunks_exact(EACH).filter_map(|text| text.first_chunk()).map(|&length| u32::from_le_bytes(length));
+    Some(lengths.fold(0, |sum: usize, length| sum.saturating_add(length as usize)))
+}
+
+/// The texts of a range of a vector in that file, which are no longer than `most` bytes altogether.
+pub fn read(path: &Path, dataset: &Dataset, range: Range<usize>, most: usize) -> hdf5::Result<Texts> {
     // HDF5 does not convert between character sets.
     let memory = match super::values::descriptor(&dataset.dtype()?) {
         Some(TypeDescriptor::VarLenUnicode) => Datatype::from_type::<VarLenUnicode>()?,
         Some(TypeDescriptor::VarLenAscii) => Datatype::from_type::<VarLenAscii>()?,
         _ => return Ok(Texts::NotHere),
     };
+    // HDF5 takes memory for what a text claims to be before it asks for ours.
+    if claimed(path, dataset, &range).is_some_and(|claimed| claimed > most) {
+        return Ok(Texts::TooLong);
+    }
     let n = range.len();
     // Each ends with a zero.
     let mut arena = Arena { blocks: Vec::new(), used: 0, left: most.saturating_add(n), is_short: false };
@@ -152,7 +175,7 @@ mod tests {
             file.new_dataset_builder().with_data(&written).create("texts").unwrap();
             file.new_dataset_builder().with_data(&[1, 2]).create("numbers").unwrap();
             let texts = file.dataset("texts").unwrap();
-            let read = |range, most| match read(&texts, range, most).unwrap() {
+            let read = |range, most| match read(&path, &texts, range, most).unwrap() {
                 Texts::Read(texts) => texts.into_iter().map(|text| String::from_utf8(text).unwrap()).collect(),
                 Texts::TooLong => vec!["too long".to_owned()],
                 Texts::NotHere => vec!["not here".to_owned()],
@@ -160,8 +183,10 @@ mod tests {
             assert_eq!(read(0..5, usize::MAX), ["a", "", "h\u{e9}", &long, "end"]);
             assert_eq!(read(1..3, 3), ["", "h\u{e9}"]);
             assert_eq!(read(0..5, BLOCK), ["too long"]);
+            file.flush().unwrap();
+            assert_eq!(claimed(&path, &texts, &(1..3)), Some(3));
             let numbers = file.dataset("numbers").unwrap();
-            assert!(matches!(super::read(&numbers, 0..2, 9).unwrap(), Texts::NotHere));
+            assert!(matches!(super::read(&path, &numbers, 0..2, 9).unwrap(), Texts::NotHere));
         });
         std::fs::remove_file(path).unwrap();
     }

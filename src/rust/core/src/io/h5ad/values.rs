@@ -362,7 +362,9 @@ impl<'a> Values<'a> {
         for first in range.clone().step_by(PIECE) {
             check_reading()?;
             let piece = first..(first + PIECE).min(range.end);
-            let raw = match texts::read(&self.dataset, piece.clone(), file.saturating_sub(bytes)).map_err(damaged)? {
+            let raw = match texts::read(self.source.0, &self.dataset, piece.clone(), file.saturating_sub(bytes))
+                .map_err(damaged)?
+            {
                 Texts::Read(raw) => {
                     bytes += raw.iter().map(Vec::len).sum::<usize>();
                     raw
