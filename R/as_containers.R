@@ -30,9 +30,12 @@
 #' sim <- simulate_guides("easy", n_cells = 300, n_guides = 10)
 #' scores <- score_guides(sim$counts)
 #' calls <- decide_guides(scores)
-#' guides <- data.frame(guide_id = sim$guides$guide_id, target = rep(c("GATA1", "non-targeting"), each = 5))
+#' guides <- data.frame(guide_id = sim$guides$guide_id)
+#' guides$target <- rep(c("GATA1", "non-targeting"), each = 5)
 #' str(as_sceptre(calls, guides = guides)$grna_target_data_frame)
-#' if (requireNamespace("SingleCellExperiment", quietly = TRUE)) as_sce(calls, scores = scores, guides = guides)
+#' if (requireNamespace("SingleCellExperiment", quietly = TRUE)) {
+#'   as_sce(calls, scores = scores, guides = guides)
+#' }
 #' if (requireNamespace("SeuratObject", quietly = TRUE)) as_seurat(calls, guides = guides)
 #' @name as_sce
 NULL
@@ -83,6 +86,8 @@ as_seurat <- function(calls, assay = "GDO", ..., guides = NULL, control = NULL) 
   seurat_names(rownames(calls$counts), features)
   counts <- calls$counts
   rownames(counts) <- features
+  # Seurat 5's own kind of assay cannot be made of one row.
+  if (nrow(counts) == 1L && utils::packageVersion("SeuratObject") >= "5") counts <- SeuratObject::CreateAssayObject(counts)
   x <- SeuratObject::CreateSeuratObject(counts, project = "guides", assay = assay)
   x <- attach_calls(x, calls, modality = assay, join = "left")
   table <- guide_rows(calls, guides)

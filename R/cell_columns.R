@@ -47,7 +47,8 @@
 #' @examples
 #' sim <- simulate_guides("easy", n_cells = 300, n_guides = 10)
 #' calls <- assign_guides(sim$counts, model = "umi")
-#' guides <- data.frame(guide_id = sim$guides$guide_id, target = rep(c("GATA1", "non-targeting"), each = 5))
+#' guides <- data.frame(guide_id = sim$guides$guide_id)
+#' guides$target <- rep(c("GATA1", "non-targeting"), each = 5)
 #' head(cell_columns(calls, "mixscape", guides = guides))
 #' head(cell_columns(calls, "geomux"))
 #' @export

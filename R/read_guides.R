@@ -60,7 +60,8 @@
 #' Matrix::writeMM(counts, file.path(folder, "matrix.mtx"))
 #' writeLines(colnames(counts), file.path(folder, "barcodes.tsv"))
 #' types <- rep(c("CRISPR Guide Capture", "Gene Expression"), c(3, nrow(counts) - 3))
-#' writeLines(paste(rownames(counts), rownames(counts), types, sep = "\t"), file.path(folder, "features.tsv"))
+#' features <- paste(rownames(counts), rownames(counts), types, sep = "\t")
+#' writeLines(features, file.path(folder, "features.tsv"))
 #' dim(read_guides(folder))
 #' unlink(folder, recursive = TRUE)
 #' @export

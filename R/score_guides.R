@@ -66,13 +66,17 @@
 #' decide_guides(scores, min_confidence = 0.95)
 #'
 #' \dontrun{
-#' # Eight jobs of 16 threads on a cluster with SLURM, by the template of the package batchtools: walltime in seconds, memory in
+#' # Eight jobs of 16 threads on a cluster with SLURM, by the template of the package batchtools:
+#' # walltime in seconds, memory in
 #' # megabytes per thread. All folders must be seen by all machines.
 #' slurm <- BiocParallel::BatchtoolsParam(
 #'   workers = 8, cluster = "slurm", resources = list(ncpus = 16, memory = 4000, walltime = 7200),
 #'   registryargs = BiocParallel::batchtoolsRegistryargs(file.dir = "/shared/kaichi-jobs")
 #' )
-#' scores <- score_guides("/shared/screen.h5ad", "neg_binomial", batch = "lane", n_jobs = 16, BPPARAM = slurm)
+#' scores <- score_guides(
+#'   "/shared/screen.h5ad", "neg_binomial",
+#'   batch = "lane", n_jobs = 16, BPPARAM = slurm
+#' )
 #' calls <- decide_guides(scores)
 #' }
 #' @export

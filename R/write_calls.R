@@ -165,12 +165,15 @@ csv_field <- function(x) {
 
 # The fewest digits that read back as the same number.
 shortest <- function(x) {
-  text <- sprintf("%.15g", x)
+  text <- character(length(x))
+  missing <- is.na(x)
+  known <- x[!missing]
+  short <- sprintf("%.15g", known)
   for (format in c("%.16g", "%.17g")) {
-    longer <- which(as.numeric(text) != x)
-    text[longer] <- sprintf(format, x[longer])
+    longer <- which(as.numeric(short) != known)
+    short[longer] <- sprintf(format, known[longer])
   }
-  text[is.na(x)] <- ""
+  text[!missing] <- short
   text
 }
 

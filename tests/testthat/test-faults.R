@@ -28,7 +28,7 @@ start_r <- function(code, values, folder) {
   script <- tempfile("child", folder, ".R")
   saveRDS(values, paste0(script, ".rds"))
   writeLines(c("library(kaichi)", sprintf("list2env(readRDS(%s), globalenv())", deparse(paste0(script, ".rds"))), code), script)
-  system2(file.path(R.home("bin"), "Rscript"), c("--vanilla", shQuote(script)), stdout = FALSE, stderr = paste0(script, ".log"), wait = FALSE)
+  run_behind(file.path(R.home("bin"), "Rscript"), c("--vanilla", shQuote(script)), stderr = paste0(script, ".log"))
   script
 }
 

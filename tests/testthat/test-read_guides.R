@@ -11,10 +11,10 @@ lanes <- rep(c("1", "2", "3"), 4)
 
 fixture <- function(name) test_path("fixtures", name)
 fixtures <- function(pattern) list.files(test_path("fixtures"), pattern)
-# Texts of errors, without the folder of the fixtures.
+# Texts of errors, without the folder of the fixtures. Newer HDF5 says "synchronously", too.
 expect_texts <- function(...) {
   texts <- c(...)
-  expect_snapshot(writeLines(texts), transform = function(lines) gsub("fixtures/", "", lines, fixed = TRUE))
+  expect_snapshot(writeLines(texts), transform = function(lines) gsub("fixtures/|synchronously ", "", lines))
 }
 error_text <- function(code) {
   condition <- tryCatch(code, kaichi_error = identity)
@@ -111,9 +111,13 @@ test_that("a missing compression filter is named", {
   expect_length(files, 4L)
   for (file in files) {
     name <- sub("filter-(.*).h5ad", "\\1", file)
-    text <- error_text(read_guides(fixture(file)))
     # A system-wide plugin is fine too.
-    if (!startsWith(text, "<kaichi_error_format>")) skip(paste("this HDF5 reads", name))
+    counts <- tryCatch(read_guides(fixture(file)), kaichi_error_format = function(condition) NULL)
+    if (!is.null(counts)) {
+      expect_identical(unname(as.matrix(counts)), unname(truth))
+      next
+    }
+    text <- error_text(read_guides(fixture(file)))
     expect_match(text, paste("X is compressed with", name, "(HDF5 filter"), fixed = TRUE)
     expect_match(text, "compression=\"gzip\"", fixed = TRUE)
   }

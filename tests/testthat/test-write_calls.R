@@ -30,6 +30,11 @@ test_that("csv holds every pair, and reads back as it was", {
   expect_setequal(list.files(folder, all.files = TRUE, no.. = TRUE), c("calls.csv", "calls.csv.gz", "targets.csv", "assignments.csv"))
 })
 
+test_that("numbers have the fewest digits, what is missing none, and there is no warning", {
+  expect_no_warning(fields <- kaichi:::csv_field(c(0.1, NA, 1 / 3, NaN, 1e6)))
+  expect_identical(fields, c("0.1", "", "0.3333333333333333", "", "1000000"))
+})
+
 test_that("Cell Ranger's files say what the calls say", {
   folder <- file.path(new_folder(), "crispr_analysis")
   calls <- awkward_calls()

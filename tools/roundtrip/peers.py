@@ -131,7 +131,8 @@ def check(folder: Path, name: str) -> str:
         assert np.array_equal(np.asarray(umis).ravel(), list(wanted.values()))
         assert (data.obs["n_guides_detected"] == data.obs_names.map(at.groupby("cell").size()).fillna(0)).all()
         assert data.uns["kaichi"]["model"] == "poisson_gauss"
-        if "scores" in data.layers and (cli := os.environ.get("KAICHI_TEST_CLI")):
+        # kaichi 0.2.0 panics on lzf, which what goes from file to file keeps.
+        if "scores" in data.layers and "lzf" not in folder.name and (cli := os.environ.get("KAICHI_TEST_CLI")):
             decided = folder / "decided.h5ad"
             command = [cli, "decide", "--scores", path, "--min-confidence", "0.8", "--output", decided]
             subprocess.run(command, check=True, capture_output=True)
