@@ -75,8 +75,7 @@ r-test: install
 
 # Warnings fail it, too. Tests and vignettes have their own places.
 r-check: install
-	rm -rf .check && mkdir -p .check/source
-	$(SOURCES) | tar -xf - -C .check/source
+	$(call sources,.check)
 	rm -f .check/source/src/rust/vendor.tar.xz
 	cd .check && R CMD build --no-build-vignettes source
 	cd .check && NOT_CRAN=true _R_CHECK_FORCE_SUGGESTS_=false R CMD check --no-manual --no-tests --ignore-vignettes kaichi_*.tar.gz
@@ -84,8 +83,7 @@ r-check: install
 
 check: setup-check
 	$(MAKE) vendor
-	rm -rf .check && mkdir -p .check/source
-	$(SOURCES) | tar -xf - -C .check/source
+	$(call sources,.check)
 	cd .check && R CMD build source
 	cd .check && env -u CARGO_TARGET_DIR _R_CHECK_FORCE_SUGGESTS_=false _R_CHECK_CRAN_INCOMING_REMOTE_=false R CMD check --no-manual --as-cran kaichi_*.tar.gz
 
@@ -106,11 +104,14 @@ licences:
 # R CMD build copies gigabytes of what was built, and fails where a build goes on meanwhile: it gets the sources only.
 SOURCES = tar --exclude=./.git --exclude=./.lib --exclude=./.check --exclude=./.dist --exclude=./src/rust/target \
   --exclude=./src/rust/fuzz -cf - .
+define sources
+rm -rf $(1) && mkdir -p $(1)/source
+$(SOURCES) | tar -xf - -C $(1)/source
+endef
 
 dist: vendor
 	$(WITH_RUST) Rscript --vanilla tools/licences.R --check
-	rm -rf .dist && mkdir -p .dist/source
-	$(SOURCES) | tar -xf - -C .dist/source
+	$(call sources,.dist)
 	cd .dist && R CMD build $(BUILD_FLAGS) source
 
 # unshare needs root, or a kernel that lets users have name spaces.

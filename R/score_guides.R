@@ -67,8 +67,7 @@
 #'
 #' \dontrun{
 #' # Eight jobs of 16 threads on a cluster with SLURM, by the template of the package batchtools:
-#' # walltime in seconds, memory in
-#' # megabytes per thread. All folders must be seen by all machines.
+#' # walltime in seconds, memory in megabytes per thread. All folders must be seen by all machines.
 #' slurm <- BiocParallel::BatchtoolsParam(
 #'   workers = 8, cluster = "slurm", resources = list(ncpus = 16, memory = 4000, walltime = 7200),
 #'   registryargs = BiocParallel::batchtoolsRegistryargs(file.dir = "/shared/kaichi-jobs")

@@ -392,7 +392,6 @@ fn watched<T: Send>(
     work: impl FnOnce(&Progress) -> kaichi_core::Result<T> + Send,
 ) -> kaichi_core::Result<T> {
     let progress = Progress::default();
-    let mut interrupted = false;
     let done = std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
         let worker = scope.spawn(|| {
@@ -406,17 +405,13 @@ fn watched<T: Send>(
             // SAFETY: on R's thread; R_ToplevelExec catches the jump of R_CheckUserInterrupt and returns 0.
             let went_on = unsafe { R_ToplevelExec(Some(check_interrupt), std::ptr::null_mut()) };
             if went_on == 0 || (SHOWN.load(Ordering::Relaxed) && !tick(&progress)) {
-                interrupted = true;
                 progress.cancel();
             }
         }
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     // Work that was over by then must not swallow the Ctrl-C: R has taken it as seen.
-    match done {
-        Ok(_) if interrupted => Err(Error::Interrupted),
-        done => done,
-    }
+    done.and_then(|value| progress.check().map(|()| value))
 }
 
 /// A named list of the columns.

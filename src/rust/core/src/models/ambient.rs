@@ -371,6 +371,19 @@ struct Block<'s, T> {
     of_counts: &'s mut [T],
 }
 
+impl<T> Block<'_, T> {
+    /// Each cell by its place in the sample, its sums, what its stored counts put into them, and their part of
+    /// what was given of the stored counts, if it was.
+    fn each(self, sample: &Sample, mut f: impl FnMut(usize, &mut CellSums, &mut [CellSums], &mut [T])) {
+        let start = sample.starts[self.first];
+        for (place, sums) in (self.first..).zip(self.cell) {
+            let here = sample.starts[place] - start..sample.starts[place + 1] - start;
+            let of_counts = if self.of_counts.is_empty() { &mut [] } else { &mut self.of_counts[here.clone()] };
+            f(place, sums, &mut self.own[here], of_counts);
+        }
+    }
+}
+
 /// What a zero hides, for captures on a geometric grid: per guide, and over all guides. Between rows it is interpolated. Rows are
 /// made when a cell first asks for them: most captures are near 1.
 struct ZeroTable {
@@ -843,22 +856,20 @@ impl Run {
         let blocks = progress.each(sample.blocks::<()>(sums, &mut []), |block| {
             let mut guides = GuideSums::new(counts.n_guides(), counts.n_batches());
             let mut pairs = Vec::new();
-            let mut from = 0;
-            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
-                let own = &mut block.own[from..from + counts.cell(*cell).len()];
-                from += own.len();
+            block.each(sample, |place, sums, own, _| {
+                let cell = sample.cells[place];
                 let look = match start {
-                    None => fit.look::<LIK>(&tables, counts, *cell, sums, own, &mut pairs),
+                    None => fit.look::<LIK>(&tables, counts, cell, sums, own, &mut pairs),
                     Some(start) => {
                         pairs.clear();
-                        let at = sample.starts[block.first] + from - own.len();
-                        pairs.extend(start[at..at + own.len()].iter().map(|&posterior| Pair { posterior, both: 0.0 }));
+                        let start = &start[sample.starts[place]..sample.starts[place + 1]];
+                        pairs.extend(start.iter().map(|&posterior| Pair { posterior, both: 0.0 }));
                         Look { scale: 1.0, ..Look::default() }
                     }
                 };
-                *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
-                fit.learn_guides(&tables, counts, *cell, sums, own, &pairs, &look, &mut guides);
-            }
+                *sums = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, look.scale);
+                fit.learn_guides(&tables, counts, cell, sums, own, &pairs, &look, &mut guides);
+            });
             guides
         })?;
         let mut guides = GuideSums::new(counts.n_guides(), counts.n_batches());
@@ -882,18 +893,15 @@ impl Run {
         *sums = Sums::new(sample.cells.len(), sample.n_counts());
         progress.each(sample.blocks::<()>(sums, &mut []), |block| {
             let mut pairs = Vec::new();
-            let mut from = 0;
-            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
-                let places = counts.cell(*cell);
-                let own = &mut block.own[from..from + places.len()];
-                from += own.len();
+            block.each(sample, |place, sums, own, _| {
+                let cell = sample.cells[place];
                 pairs.clear();
-                pairs.extend(places.map(|at| {
+                pairs.extend(counts.cell(cell).map(|at| {
                     let carried = counts.counts()[at] >= cuts[counts.guides()[at] as usize];
                     Pair { posterior: f64::from(u8::from(carried)), both: 0.0 }
                 }));
-                *sums = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, 1.0);
-            }
+                *sums = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, 1.0);
+            });
         })?;
         Ok(())
     }
@@ -1017,35 +1025,32 @@ impl Run {
         *posterior = vec![0.0; counts.n_counts()];
         let blocks = progress.each(sample.blocks(sums, posterior), |block| {
             let (mut pairs, mut before, mut path) = (Vec::new(), Vec::new(), Path::default());
-            let mut from = 0;
             let mut log_lik = 0.0;
             let mut scales = Vec::with_capacity(block.cell.len());
-            for (cell, sums) in sample.cells[block.first..].iter().zip(block.cell) {
-                let range = from..from + counts.cell(*cell).len();
-                from = range.end;
-                let own = &mut block.own[range.clone()];
-                let mut look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
+            block.each(sample, |place, sums, own, posterior| {
+                let cell = sample.cells[place];
+                let mut look = fit.look::<false>(&tables, counts, cell, sums, own, &mut pairs);
                 path.step = None;
                 let (mut of_pairs, mut of_sums) = (Change::default(), Change::default());
                 for _ in 0..LOOKS {
                     before.clone_from(&pairs);
-                    let learnt = fit.learn_cell(&tables, counts, *cell, sums, own, &pairs, look.scale);
+                    let learnt = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, look.scale);
                     of_sums.see(path.go_on(sums, learnt, own));
-                    look = fit.look::<false>(&tables, counts, *cell, sums, own, &mut pairs);
+                    look = fit.look::<false>(&tables, counts, cell, sums, own, &mut pairs);
                     let change = |(a, b): (&Pair, &Pair)| (a.posterior - b.posterior).abs();
                     of_pairs.see(pairs.iter().zip(&before).map(change).fold(0.0, f64::max));
                     if of_sums.rest() < SETTLED_SUMS && of_pairs.rest() < SETTLED {
                         break;
                     }
                 }
-                for (to, pair) in block.of_counts[range].iter_mut().zip(&pairs) {
+                for (to, pair) in posterior.iter_mut().zip(&pairs) {
                     *to = pair.posterior;
                 }
                 if LIK {
-                    log_lik += fit.look::<true>(&tables, counts, *cell, sums, own, &mut pairs).log_lik;
+                    log_lik += fit.look::<true>(&tables, counts, cell, sums, own, &mut pairs).log_lik;
                 }
                 scales.push(look.scale);
-            }
+            });
             (log_lik, scales)
         })?;
         if LIK {
@@ -1338,24 +1343,6 @@ impl Fit {
         total
     }
 
-    /// So many looks at a cell, each followed by what it learns from it.
-    #[allow(clippy::too_many_arguments)]
-    fn approach(
-        &self,
-        looks: usize,
-        tables: &Tables,
-        counts: &GuideCounts,
-        cell: usize,
-        sums: &mut CellSums,
-        own: &mut [CellSums],
-        pairs: &mut Vec<Pair>,
-    ) {
-        for _ in 0..looks {
-            let scale = self.look::<false>(tables, counts, cell, sums, own, pairs).scale;
-            *sums = self.learn_cell(tables, counts, cell, sums, own, pairs, scale);
-        }
-    }
-
     /// What a cell says of the guides, once it is learnt itself.
     #[allow(clippy::too_many_arguments)]
     fn learn_guides(
@@ -1509,7 +1496,10 @@ impl Fit {
                 own.clear();
                 own.extend_from_slice(&sums.own[sample.starts[i]..sample.starts[i + 1]]);
                 let (cell, mut of_cell) = (sample.cells[i], sums.cell[i]);
-                self.approach(ahead, tables, sample.counts, cell, &mut of_cell, &mut own, &mut pairs);
+                for _ in 0..ahead {
+                    let scale = self.look::<false>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).scale;
+                    of_cell = self.learn_cell(tables, sample.counts, cell, &of_cell, &mut own, &pairs, scale);
+                }
                 log_lik += self.look::<true>(tables, sample.counts, cell, &of_cell, &own, &mut pairs).log_lik;
             }
             log_lik

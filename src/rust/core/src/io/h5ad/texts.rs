@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use hdf5::types::{TypeDescriptor, VarLenAscii, VarLenUnicode};
-use hdf5::{Dataset, Datatype};
+use hdf5::{Dataset, Dataspace, Datatype};
 use hdf5_sys::h5d::H5Dread;
+use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::{H5Pclose, H5Pcreate, H5Pset_vlen_mem_manager, H5P_CLS_DATASET_XFER};
-use hdf5_sys::h5s::{H5Sclose, H5Screate_simple, H5Sselect_hyperslab, H5S_SELECT_SET};
 use rayon::prelude::*;
 
 /// Bytes that are asked for at once.
@@ -64,22 +64,26 @@ unsafe extern "C" fn allocate(size: usize, arena: *mut c_void) -> *mut c_void {
 /// All memory is the arena's.
 unsafe extern "C" fn free(_: *mut c_void, _: *mut c_void) {}
 
-/// A handle of HDF5's that is closed with the function it comes with.
-struct Handle(i64, unsafe extern "C" fn(i64) -> i32);
+/// How a read is done.
+struct Transfer(hid_t);
 
-impl Handle {
-    fn new(id: i64, close: unsafe extern "C" fn(i64) -> i32) -> hdf5::Result<Self> {
-        if id < 0 {
-            return Err(hdf5::Error::query()?);
-        }
-        Ok(Self(id, close))
+impl Transfer {
+    /// Into this arena, which outlives it. The caller holds HDF5's lock.
+    fn into(arena: *mut Arena) -> hdf5::Result<Self> {
+        // SAFETY: the lock is held.
+        let transfer = Self(unsafe { H5Pcreate(*H5P_CLS_DATASET_XFER) });
+        // SAFETY: as above; where there is no list, HDF5 says so.
+        check(unsafe {
+            H5Pset_vlen_mem_manager(transfer.0, Some(allocate), arena.cast(), Some(free), std::ptr::null_mut())
+        })?;
+        Ok(transfer)
     }
 }
 
-impl Drop for Handle {
+impl Drop for Transfer {
     fn drop(&mut self) {
-        // SAFETY: the handle is open, and HDF5's lock is held where handles are.
-        unsafe { self.1(self.0) };
+        // SAFETY: HDF5's lock is held, as where it was made.
+        unsafe { H5Pclose(self.0) };
     }
 }
 
@@ -123,17 +127,11 @@ pub fn read(path: &Path, dataset: &Dataset, range: Range<usize>, most: usize) ->
     let mut arena = Arena { blocks: Vec::new(), used: 0, left: most.saturating_add(n), is_short: false };
     let mut texts: Vec<*mut c_char> = vec![std::ptr::null_mut(); n];
     let read = hdf5::sync::sync(|| -> hdf5::Result<()> {
-        let (start, count) = (range.start as u64, n as u64);
-        let space = dataset.space()?;
-        // SAFETY: HDF5's lock is held, the vector has one dimension, and every pointer is valid for the call.
-        unsafe {
-            check(H5Sselect_hyperslab(space.id(), H5S_SELECT_SET, &start, std::ptr::null(), &count, std::ptr::null()))?;
-            let here = Handle::new(H5Screate_simple(1, &count, std::ptr::null()), H5Sclose)?;
-            let how = Handle::new(H5Pcreate(*H5P_CLS_DATASET_XFER), H5Pclose)?;
-            let info: *mut c_void = (&raw mut arena).cast();
-            check(H5Pset_vlen_mem_manager(how.0, Some(allocate), info, Some(free), std::ptr::null_mut()))?;
-            check(H5Dread(dataset.id(), memory.id(), here.0, space.id(), how.0, texts.as_mut_ptr().cast()))
-        }
+        let (from, to) = (dataset.space()?.select(range)?, Dataspace::try_new(n)?);
+        let how = Transfer::into(&raw mut arena)?;
+        let out = texts.as_mut_ptr().cast();
+        // SAFETY: HDF5's lock is held, and `texts` has a place for each text that is selected.
+        check(unsafe { H5Dread(dataset.id(), memory.id(), to.id(), from.id(), how.0, out) })
     });
     if arena.is_short {
         return Ok(Texts::TooLong);
