@@ -23,7 +23,7 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/src/rust/target
 WITH_RUST = PATH="$$(Rscript --vanilla tools/msrv.R):$$PATH"
 CARGO = $(WITH_RUST) cargo
 
-.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test r-check setup setup-test setup-check install check document wrappers vendor licences dist dist-check clean
+.PHONY: demo test format-check lint rust-test fuzz-smoke wrappers-check r-test r-check setup setup-test setup-check setup-coverage install check coverage coverage-r coverage-rust document wrappers vendor licences dist dist-check clean
 
 demo: setup
 	$(MAKE) install
@@ -41,6 +41,9 @@ setup-test:
 
 setup-check:
 	tools/setup.sh check
+
+setup-coverage:
+	tools/setup.sh coverage
 
 install:
 	mkdir -p $(LIB)
@@ -80,6 +83,17 @@ r-check: install
 	cd .check && R CMD build --no-build-vignettes source
 	cd .check && NOT_CRAN=true _R_CHECK_FORCE_SUGGESTS_=false R CMD check --no-manual --no-tests --ignore-vignettes kaichi_*.tar.gz
 	@! grep '^Status: .*WARNING' .check/kaichi.Rcheck/00check.log
+
+# From a copy: covr counts where it compiles.
+coverage: setup-coverage
+	$(MAKE) --keep-going coverage-r coverage-rust
+
+coverage-r: install
+	$(call sources,.check/coverage)
+	cd .check/coverage/source && NOT_CRAN=true Rscript tools/coverage.R r
+
+coverage-rust:
+	$(WITH_RUST) Rscript --vanilla tools/coverage.R rust
 
 check: setup-check
 	$(MAKE) vendor

@@ -52,16 +52,15 @@ build_cli <- function(build, verbose) {
   sources <- system.file("rust", package = "kaichi")
   file.copy(file.path(sources, setdiff(list.files(sources), "msrv.R")), build, recursive = TRUE)
   target <- Sys.getenv("CARGO_TARGET_DIR", file.path(build, "target"))
-  path <- Sys.getenv("PATH")
-  on.exit(Sys.setenv(PATH = path))
-  rust <- cargo_place(file.path(sources, "msrv.R"))
-  if (nzchar(rust)) Sys.setenv(PATH = paste(rust, path, sep = .Platform$path.sep))
+  rust <- chartr("\\", "/", cargo_place(file.path(sources, "msrv.R")))
   log <- file.path(build, "build.log")
   shown <- if (verbose) "" else log
   status <- suppressWarnings(system2(
-    "cargo",
+    if (nzchar(rust)) file.path(rust, "cargo") else "cargo",
     c(
       "build", "--release", "--locked", "--package", "kaichi-cli",
+      # The compiler that belongs to that cargo.
+      if (nzchar(rust)) c("--config", shQuote(paste0("build.rustc=\"", file.path(rust, "rustc"), "\""))),
       "--manifest-path", shQuote(file.path(build, "Cargo.toml")), "--target-dir", shQuote(target)
     ),
     stdout = shown, stderr = shown, env = rpath()

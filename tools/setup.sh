@@ -3,9 +3,10 @@
 #   tools/setup.sh run    what building and running needs
 #   tools/setup.sh test   also what the tests need
 #   tools/setup.sh check  also what R CMD check and the manual need
+#   tools/setup.sh coverage  what the tests need, and what counts the lines that they run
 set -eu
 cd "$(dirname "$0")/.."
-level=${1:?"run, test or check"}
+level=${1:?"run, test, check or coverage"}
 
 run_packages="r-base-core r-base-dev r-cran-matrix libhdf5-dev pkg-config ca-certificates"
 test_packages="r-cran-testthat r-cran-cli r-cran-ggplot2 r-cran-base64enc r-cran-knitr r-cran-rmarkdown r-cran-seurat r-cran-mixtools
@@ -66,7 +67,11 @@ case $level in
   run) ;;
   test) wanted=$test_packages ;;
   check) wanted="$test_packages $check_packages" ;;
-  *) echo "run, test or check, not $level" >&2; exit 2 ;;
+  coverage)
+    # The newest: it reads what older and somewhat newer compilers wrote.
+    wanted="$test_packages r-cran-covr $(apt-cache search --names-only '^llvm-[0-9]+$' | sed 's/ .*//' | sort -rV | head -n 1)"
+    ;;
+  *) echo "run, test, check or coverage, not $level" >&2; exit 2 ;;
 esac
 if [ -n "$wanted" ]; then
   here=

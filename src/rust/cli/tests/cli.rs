@@ -559,3 +559,46 @@ fn targets_come_from_the_guide_table() {
     assert!(code == 1 && text.contains("guide_id lacks 4 guides of the counts"), "{text}");
     assert_eq!(entries(&folder), ["guides.tsv"]);
 }
+
+#[test]
+fn the_folder_of_cell_ranger_is_written_and_read_back() {
+    let Some(path) = fixture("tenx.h5") else { return };
+    let folder = folder("cellranger");
+    let output = folder.join("crispr_analysis").display().to_string();
+    let ours = folder.join("calls.csv").display().to_string();
+    let assign = ["assign", "--counts", &path, "--model", "umi", "--umi-threshold", "4", "--quiet", "--output"];
+    assert!(kaichi(&[&assign[..], &[&output, "--format", "cellranger"]].concat()).status.success());
+    let read = |name: &str| fs::read_to_string(Path::new(&output).join(name)).unwrap();
+    // Guide after guide, cells as they first occur in that.
+    let mut cells: Vec<usize> = vec![];
+    for g in 0..5 {
+        let called = (0..12).filter(|&c| truth(c, g) >= 4);
+        called.for_each(|c| {
+            if !cells.contains(&c) {
+                cells.push(c)
+            }
+        });
+    }
+    let mut expected = "cell_barcode,num_features,feature_call,num_umis\n".to_owned();
+    for &c in &cells {
+        let called: Vec<usize> = (0..5).filter(|&g| truth(c, g) >= 4).collect();
+        let join = |text: &dyn Fn(usize) -> String| called.iter().map(|&g| text(g)).collect::<Vec<_>>().join("|");
+        let (names, umis) = (join(&|g| format!("guide_{}", g + 1)), join(&|g| truth(c, g).to_string()));
+        expected += &format!("cell_{},{},{names},{umis}\n", c + 1, called.len());
+    }
+    assert_eq!(read("protospacer_calls_per_cell.csv"), expected);
+    let none = (0..12).filter(|&c| (0..5).all(|g| truth(c, g) == 0)).count();
+    let summary = read("protospacer_calls_summary.csv");
+    assert!(summary.contains(&format!("No guide molecules,{none},")), "{summary}");
+    assert!(summary.contains(&format!("No confident call,{},", 12 - cells.len())), "{summary}");
+    // It is not replaced unless that is said.
+    let (code, said) = refused(&[&assign[..], &[&output, "--format", "cellranger"]].concat());
+    assert!(code == 2 && said.contains("--overwrite"), "{code}: {said}");
+    assert!(kaichi(&[&assign[..], &[&output, "--format", "cellranger", "--overwrite"]].concat()).status.success());
+    // And the same calls in another form are the same to `compare`.
+    assert!(kaichi(&[&assign[..], &[&ours]].concat()).status.success());
+    let per_cell = format!("{output}/protospacer_calls_per_cell.csv");
+    let differences = folder.join("differences.csv").display().to_string();
+    stdout(&["compare", &ours, &per_cell, "--output", &differences]);
+    assert_eq!(fs::read_to_string(differences).unwrap(), "cell_barcode,guide_id,only_in\n");
+}
