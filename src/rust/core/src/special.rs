@@ -54,9 +54,11 @@ pub fn log10_next(y: f64) -> f64 {
 pub fn ln_1p(x: f64) -> f64 {
     if x.abs() < 1e-3 {
         x * (1.0 - x * (1.0 / 2.0 - x * (1.0 / 3.0 - x * (1.0 / 4.0 - x * (1.0 / 5.0)))))
+    } else if x > 1.0 {
+        (1.0 + x).ln()
     } else {
         let next = 1.0 + x;
-        let lost = if next > 0.0 && next.is_finite() { ((next - 1.0) - x) / next } else { 0.0 };
+        let lost = if next > 0.0 { ((next - 1.0) - x) / next } else { 0.0 };
         next.ln() - lost
     }
 }

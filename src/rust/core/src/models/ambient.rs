@@ -532,9 +532,9 @@ impl Judged {
         Judged { carried: 0.0, not: 1.0, odds_not: f64::INFINITY, ln_odds_not: f64::INFINITY, both: 0.0 };
 
     fn new(odds_not: f64, both: f64) -> Self {
-        // Without the digits that 1 - carried would lose.
         let carried = 1.0 / (1.0 + odds_not);
-        let not = if odds_not < 1.0 { odds_not * carried } else { 1.0 / (1.0 + 1.0 / odds_not) };
+        // Without the digits that 1 - carried would lose.
+        let not = if odds_not < f64::INFINITY { odds_not * carried } else { 1.0 };
         Self { carried, not, odds_not, ln_odds_not: f64::NAN, both }
     }
 
@@ -607,6 +607,12 @@ impl LnSum {
 /// `ln_odds_not` are those of a cell of which nothing is known.
 fn judge(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> Judged {
     let ln_odds_of_zero = ln_odds_not - ln_zero(signal, signal_size);
+    if y == 1.0 {
+        // Most counts. Background and signal of it, both times both denominators.
+        let (background, signal) = (mean * size * (signal_size + signal), signal * signal_size * (size + mean));
+        let share = background / (background + signal);
+        return Judged::new(ln_odds_of_zero.exp() * share, share);
+    }
     let back = mean / (size + mean);
     if y > LONGEST_SUM {
         // One negative binomial with the mean and variance of the sum stands for it.
@@ -616,12 +622,6 @@ fn judge(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_siz
         return Judged::from_ln(ln_odds_not + ln_rise(y, back, size) - ln_both, y * mean / both);
     }
     let fore = signal / (signal_size + signal);
-    if y == 1.0 {
-        // Most counts.
-        let (background, signal) = (back * size, fore * signal_size);
-        let share = background / (background + signal);
-        return Judged::new(ln_odds_of_zero.exp() * share, share);
-    }
     // Sum over the background's part j of the count, by ratios of neighbouring masses, relative to j = 0.
     let factor = back / fore;
     let (mut term, mut sum, mut first) = (1.0, 1.0, 0.0);
