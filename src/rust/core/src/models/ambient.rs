@@ -38,9 +38,12 @@ const SEARCH_CELLS: usize = 5_000;
 /// Stored counts, and least cells, that it looks at until the fit is near.
 const FIRST_COUNTS: usize = 20_000;
 const FEWEST_CELLS: usize = 1_000;
-/// Most rounds of EM, and how many each start gets.
+/// Most rounds of EM, and how many each start gets: fewer where they are on the same way by then, which they are when
+/// parameters differ by less than this.
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
+const FIRST_ROUNDS: usize = 4;
+const SAME: f64 = 0.05;
 /// The soup alone is fitted to the end where its log-likelihood is within this share of the model's; and no further than a start
 /// where it is off by more than that.
 const CLOSE: f64 = 0.05;
@@ -129,15 +132,17 @@ impl Model for Ambient {
         // Every k-th cell, so that all lanes are there.
         let training = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(TRAINING_CELLS).max(1)));
         let (start, by_share) = (training.each_guide(control, progress)?, training.by_share());
-        let mut runs = Vec::new();
-        for start in [start, by_share] {
-            let mut run = Run::new(&training, &start, &gated, false, progress)?;
+        let mut run = Run::new(&training, &start, &gated, false, progress)?;
+        let mut other = Run::new(&training, &by_share, &gated, false, progress)?;
+        run.climb(&training, NEAR, FIRST_ROUNDS, &gated, progress)?;
+        other.climb(&training, NEAR, FIRST_ROUNDS, &gated, progress)?;
+        if !run.fit.is_near(&other.fit) {
             run.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
-            runs.push(run);
+            other.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
         }
-        let Some(mut run) = runs.into_iter().max_by(|a, b| a.fit.log_lik.total_cmp(&b.fit.log_lik)) else {
-            return Err(crate::Error::Internal("the ambient model had no start".into()));
-        };
+        if other.fit.log_lik > run.fit.log_lik {
+            run = other;
+        }
         run.climb(&training, NEAR, ROUNDS, &gated, progress)?;
         run.climb(&training, GAIN, ROUNDS, &gated, progress)?;
         // Whether there is any signal at all: the same screen as soup and chimeras alone.
@@ -910,7 +915,8 @@ impl Run {
     /// are searched every second round.
     fn climb(&mut self, sample: &Sample, gain: f64, most: usize, gated: &[bool], progress: &Progress) -> Result<()> {
         let searched = sample.some(gain >= NEAR);
-        let mut best = f64::NEG_INFINITY;
+        // One that only ran out of rounds goes on; after another goal each search counts anew.
+        let mut best = if self.fit.converged { f64::NEG_INFINITY } else { self.fit.log_lik };
         let mut idle = false;
         self.fit.converged = false;
         while self.fit.rounds < most {
@@ -1156,6 +1162,16 @@ impl Gamma {
 }
 
 impl Fit {
+    /// Whether both are all but the same: each shared parameter, and all in all the priors and ambient shares.
+    fn is_near(&self, other: &Self) -> bool {
+        let off = |a: &[f64], b: &[f64]| {
+            let off: f64 = a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum();
+            off <= SAME * b.iter().sum::<f64>()
+        };
+        let shared = self.shared.iter().zip(&other.shared).all(|(a, b)| (a - b).abs() <= SAME * b);
+        shared && off(&self.prior, &other.prior) && off(&self.share, &other.share)
+    }
+
     /// What a cell is expected to have before its guides are looked at: exposure and capture.
     fn expected(&self, counts: &GuideCounts, cell: usize) -> (f64, f64) {
         let batch = counts.batch()[cell] as usize;
