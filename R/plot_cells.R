@@ -94,7 +94,7 @@ plot_knee <- function(calls) {
       title = "Guide UMIs of the cells, ranked",
       subtitle = paste0(
         "model ", model_words(calls),
-        if (n < length(umis)) paste0("; ", count_of(length(umis) - n, "cell"), " without guide UMIs not shown")
+        if (n < length(umis)) paste0("\n", count_of(length(umis) - n, "cell"), " without guide UMIs not shown")
       )
     ) +
     picture_theme() +

@@ -66,7 +66,7 @@ plot_cells_per_guide <- function(calls, guides = NULL, control = NULL) {
     ggplot2::labs(
       title = "Cells per guide",
       subtitle = paste0(
-        "model ", model_words(calls), "; median ", big(stats::median(n)), " (dashed)",
+        "model ", model_words(calls), "\nmedian ", big(stats::median(n)), " (dashed)",
         if (any(n == 0L)) paste0(", ", count_of(sum(n == 0L), "guide"), " without a cell")
       )
     ) +

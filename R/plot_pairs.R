@@ -41,7 +41,7 @@ plot_confidence <- function(calls) {
       subtitle = paste0(
         "model ", model_words(calls),
         if (length(known) < length(confidence)) paste0(
-          "; ", count_of(length(confidence) - length(known), "call"), " without a confidence not shown"
+          "\n", count_of(length(confidence) - length(known), "call"), " without a confidence not shown"
         )
       )
     ) +

@@ -23,7 +23,9 @@ picture_theme <- function() {
       panel.grid.minor = ggplot2::element_blank(), legend.position = "top", legend.justification = "left",
       legend.title = ggplot2::element_blank(), plot.title.position = "plot",
       plot.subtitle = ggplot2::element_text(colour = "grey30"),
-      plot.background = ggplot2::element_rect(fill = "white", colour = NA)
+      plot.background = ggplot2::element_rect(fill = "white", colour = NA),
+      # The last label of an axis is as wide as half of it beyond the end.
+      plot.margin = ggplot2::margin(6, 14, 6, 6)
     )
 }
 
