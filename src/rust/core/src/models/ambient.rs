@@ -27,6 +27,8 @@ use crate::mixture;
 use crate::run::Progress;
 use crate::special::{exp_m1, ln_1p, ln_factorial, ln_gamma};
 use crate::Result;
+use rayon::prelude::*;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Cells that are summed together; fixes the order of sums. More where there are more than [`BLOCKS`] of these.
@@ -69,6 +71,8 @@ const LEAST_AHEAD: f64 = -0.5;
 const MOST_AHEAD: f64 = 10.0;
 /// Rows of what a zero hides, by capture; bins of guides by ambient share and, per e-fold, of cells by exposure.
 const ROWS: usize = 32;
+/// Rows that more than this share of the cells ask for are made beforehand.
+const USUAL: f64 = 0.005;
 const SHARE_BINS: usize = 64;
 const EXPOSURE_BINS: usize = 4;
 /// Counts above this are not summed over the background's part: so many UMIs are all but certain either way.
@@ -114,12 +118,15 @@ impl Model for Ambient {
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
         let (n_guides, n_cells) = (counts.n_guides(), counts.n_cells());
-        let gates: Vec<Option<FitRow>> = (0..n_guides)
-            .map(|guide| {
-                let count = counts.by_guide().guide(guide).count;
-                mixture::gate(count.len(), count.iter().copied().max().unwrap_or(0), control)
-            })
-            .collect();
+        // Cells with a count, and the largest: without the counts sorted by guide, which nothing else needs.
+        let mut seen = vec![(0, 0); n_guides];
+        for (&guide, &y) in counts.guides().iter().zip(counts.counts()) {
+            let (cells, most) = &mut seen[guide as usize];
+            *cells += 1;
+            *most = (*most).max(y as u32);
+        }
+        let gates: Vec<Option<FitRow>> =
+            seen.into_iter().map(|(cells, most)| mixture::gate(cells, most, control)).collect();
         let gated: Vec<bool> = gates.iter().map(Option::is_some).collect();
         if gated.iter().all(|&g| g) {
             let rows: Vec<FitRow> =
@@ -240,6 +247,8 @@ struct Fit {
     empty: f64,
     /// Signal UMIs, weighted as in [`CellSums`], that tell of the capture of a typical cell.
     known_signal: f64,
+    /// Rows of the zero table that most cells asked for in the last round.
+    usual_rows: Range<usize>,
     /// No guide is carried by any cell.
     soup_only: bool,
     /// BIC of the soup alone less BIC of the model.
@@ -570,7 +579,7 @@ impl Default for LnSum {
 }
 
 impl LnSum {
-    const SAFE: std::ops::Range<f64> = 1e-150..1e150;
+    const SAFE: Range<f64> = 1e-150..1e150;
 
     fn add(&mut self, ln: f64) {
         self.ln += ln;
@@ -831,6 +840,7 @@ impl Run {
             capture: vec![1.0; n_batches],
             empty: 1.0,
             known_signal: 0.0,
+            usual_rows: 0..0,
             soup_only,
             bic_gain: f64::NAN,
             log_lik: f64::NEG_INFINITY,
@@ -1226,7 +1236,13 @@ impl Fit {
         let step = (high / low).ln() / (ROWS - 1) as f64;
         let signal_size = self.shared[SIGNAL_SIZE];
         let size = 1.0 / (1.0 / signal_size + 1.0 / (self.shared[CAPTURE_SHAPE] + self.known_signal));
-        ZeroTable { ln_low: low.ln(), step, signal_size, size, rows: std::array::from_fn(|_| OnceLock::new()) }
+        let rows = std::array::from_fn(|_| OnceLock::new());
+        let table = ZeroTable { ln_low: low.ln(), step, signal_size, size, rows };
+        // On all threads, or the first cells of all threads wait for the same rows.
+        self.usual_rows.clone().into_par_iter().for_each(|row| {
+            table.row(self, row);
+        });
+        table
     }
 
     fn tables(&self) -> Tables {
@@ -1427,6 +1443,9 @@ impl Fit {
         let n_batches = self.exposure.len();
         let [size, signal_size, ..] = self.shared;
         // Carriers that left no count.
+        let usual = |&row: &usize| sums.in_row[row] > USUAL * sums.in_row.iter().sum::<f64>();
+        let first = (0..ROWS).find(usual).unwrap_or(0);
+        self.usual_rows = first..(first..ROWS).rev().find(usual).map_or(first, |last| last + 1);
         let column = |f: fn(&OfGuide) -> f64| -> Vec<f64> { sums.guide.iter().map(f).collect() };
         let (mut carriers, mut captured) = (column(|guide| guide.carriers), column(|guide| guide.captured));
         for (i, &n) in sums.in_row.iter().enumerate() {
