@@ -92,7 +92,7 @@ fn read_open(source: Source, options: &ReadOptions) -> Result<GuideFile> {
         let places = &features.chosen.places;
         molecules.par_extend((0..barcode.len()).into_par_iter().filter_map(|at| {
             let guide = places[feature[at] as usize]?;
-            Some((u64::from(group[at]) << 32 | u64::from(barcode[at]), guide))
+            Some(((u64::from(group[at]) << 32) | u64::from(barcode[at]), guide))
         }));
     }
     molecules.par_sort_unstable();
@@ -166,7 +166,7 @@ fn called_cells(
                  damaged. Get it again."
             )));
         }
-        cells.push(u64::from(group) << 32 | barcode as u64);
+        cells.push((u64::from(group) << 32) | barcode as u64);
     }
     // Once for each genome.
     cells.par_sort_unstable();

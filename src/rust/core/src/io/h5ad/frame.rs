@@ -230,7 +230,7 @@ pub(crate) fn first_twice(names: &[String]) -> Option<(usize, usize)> {
 
 /// The hash of a name in the upper half, its place in the lower, which is below 2^31.
 fn key(place: usize, name: &str) -> u64 {
-    hash(name) << 32 | place as u64
+    (hash(name) << 32) | place as u64
 }
 
 /// As [`first_twice`], where `same` looks at the names of two places.
