@@ -537,8 +537,8 @@ fn targets_come_from_the_guide_table() {
     let folder = folder("guides");
     let file = |name: &str| folder.join(name).display().to_string();
     let table = file("guides.tsv");
-    let rows: String = (1..=6).rev().map(|g| format!("guide-é{g}\t{}\n", ["", "B", "A"][g % 3])).collect();
-    fs::write(&table, format!("guide_id\ttarget\n{rows}")).unwrap();
+    let rows: Vec<String> = (1..=6).rev().map(|g| format!("guide-é{g}\t{}", ["", "B", "A"][g % 3])).collect();
+    fs::write(&table, format!("guide_id\ttarget\n{}\n", rows.join("\n"))).unwrap();
     let words = ["assign", &path, "--model", "umi", "--umi-threshold", "4", "--guides", &table];
     let text = stdout(&words);
     let mut lines = text.lines();

@@ -205,7 +205,7 @@ impl Drop for Folder {
 }
 
 fn lines<T: std::fmt::Display>(values: impl Iterator<Item = T>) -> String {
-    values.map(|value| format!("{value}\n")).collect()
+    values.fold(String::new(), |text, value| text + &format!("{value}\n"))
 }
 
 /// Rows are the guides, after so many genes with a count in each cell, or the cells.
@@ -297,7 +297,7 @@ fn wrong_lines_are_named() {
         (with(5, "1 1 -3"), "-3"),
         (with(5, "1 1 0.5"), "0.5"),
         (with(5, "1 1 3e9"), "line 5"),
-        (good.lines().take(6).map(|line| format!("{line}\n")).collect(), "matrix.mtx"),
+        (lines(good.lines().take(6)), "matrix.mtx"),
         (format!("{good}1 1 1\n"), "matrix.mtx"),
     ];
     for (text, said) in cases {
