@@ -84,11 +84,11 @@ r-check: install
 	cd .check && NOT_CRAN=true _R_CHECK_FORCE_SUGGESTS_=false R CMD check --no-manual --no-tests --ignore-vignettes kaichi_*.tar.gz
 	@! grep '^Status: .*WARNING' .check/kaichi.Rcheck/00check.log
 
-# From a copy: covr counts where it compiles.
+# From a copy, which covr compiles, instruments and installs in a place of its own.
 coverage: setup-coverage
 	$(MAKE) --keep-going coverage-r coverage-rust
 
-coverage-r: install
+coverage-r:
 	$(call sources,.check/coverage)
 	cd .check/coverage/source && NOT_CRAN=true Rscript tools/coverage.R r
 

@@ -242,7 +242,7 @@ figure <- function(plot, caption, width, height, class = "") {
   file <- tempfile(fileext = ".png")
   on.exit(unlink(file))
   # The page says the model once.
-  subtitle <- sub("^model [^;\n]*(; |\n)?", "", plot$labels$subtitle)
+  subtitle <- sub("^model [^\n]*\n?", "", plot$labels$subtitle)
   plot <- plot + ggplot2::labs(subtitle = if (nzchar(subtitle)) subtitle)
   ggplot2::ggsave(file, plot, device = "png", width = width, height = height, dpi = 150, bg = "white")
   sprintf(

@@ -3,10 +3,6 @@
 #   Rscript tools/coverage.R r      tests/testthat on a package that covr built
 # Lines of test modules are not counted.
 least <- 90
-run <- function(command, args, ...) {
-  status <- system2(command, args, ...)
-  if (status != 0L) stop(command, " failed with status ", status, ".", call. = FALSE)
-}
 
 # rustup's own llvm-tools, or the newest of the machine.
 llvm <- function(name) {
@@ -14,7 +10,8 @@ llvm <- function(name) {
   path <- strsplit(Sys.getenv("PATH"), ":", fixed = TRUE)[[1L]]
   there <- list.files(path, paste0("^", name, "-[0-9]+$"), full.names = TRUE)
   there <- there[order(as.integer(sub(".*-", "", there)), decreasing = TRUE)]
-  found <- c(own, Sys.which(name)[nzchar(Sys.which(name))][length(there) == 0L], there)
+  found <- c(own, there, Sys.which(name))
+  found <- found[nzchar(found)]
   if (length(found) == 0L) stop("There is no ", name, ": install llvm, or rustup's llvm-tools.", call. = FALSE)
   found[[1L]]
 }
@@ -40,15 +37,17 @@ rust_lines <- function() {
   # Cargo names them from where it was called or in full.
   tests <- ifelse(startsWith(tests, "/"), tests, file.path(getwd(), tests))
   merged <- file.path(target, "all.profdata")
-  run(llvm("llvm-profdata"), c("merge", "-sparse", "-o", merged, list.files(raw, full.names = TRUE)))
+  status <- system2(llvm("llvm-profdata"), c("merge", "-sparse", "-o", merged, list.files(raw, full.names = TRUE)))
+  if (status != 0L) stop("llvm-profdata failed with status ", status, ".", call. = FALSE)
   lcov <- system2(
     llvm("llvm-cov"),
     c(
       "export", "-format=lcov", paste0("-instr-profile=", merged), tests[1L],
       paste("-object", c(tests[-1L], file.path(target, "debug", "kaichi")))
     ),
-    stdout = TRUE, stderr = FALSE
+    stdout = TRUE
   )
+  if (!is.null(attr(lcov, "status"))) stop("llvm-cov failed with status ", attr(lcov, "status"), ".", call. = FALSE)
   is_file <- startsWith(lcov, "SF:")
   file <- sub("SF:", "", lcov[is_file], fixed = TRUE)[cumsum(is_file)]
   is_line <- startsWith(lcov, "DA:")

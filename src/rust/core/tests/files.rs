@@ -9,6 +9,9 @@ use kaichi_core::io::{self, inspect::inspect, GuideFile, Orientation, ReadOption
 use kaichi_core::run::on_threads;
 use kaichi_core::{Error, Result};
 
+mod folder;
+use folder::Folder;
+
 const CELLS: usize = 12;
 const GUIDES: usize = 5;
 
@@ -175,32 +178,14 @@ fn a_file_is_told_by_what_it_holds() {
 
 // ---- Matrix Market ----
 
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kaichi-files-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, gzip: bool, text: &str) {
-        if gzip {
-            let file = fs::File::create(self.0.join(format!("{name}.gz"))).unwrap();
-            let mut file = GzEncoder::new(file, Compression::default());
-            file.write_all(text.as_bytes()).unwrap();
-            file.finish().unwrap();
-        } else {
-            fs::write(self.0.join(name), text).unwrap();
-        }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+fn write(folder: &Folder, name: &str, gzip: bool, text: &str) {
+    if gzip {
+        let file = fs::File::create(folder.file(&format!("{name}.gz"))).unwrap();
+        let mut file = GzEncoder::new(file, Compression::default());
+        file.write_all(text.as_bytes()).unwrap();
+        file.finish().unwrap();
+    } else {
+        fs::write(folder.file(name), text).unwrap();
     }
 }
 
@@ -233,10 +218,10 @@ fn guides() -> String {
 fn folders_of_every_pipeline_give_the_same_counts() {
     for gzip in [true, false] {
         let tenx = Folder::new("tenx");
-        tenx.write("matrix.mtx", gzip, &mtx(1, CELLS, false, "integer"));
-        tenx.write("barcodes.tsv", gzip, &barcodes(CELLS));
+        write(&tenx, "matrix.mtx", gzip, &mtx(1, CELLS, false, "integer"));
+        write(&tenx, "barcodes.tsv", gzip, &barcodes(CELLS));
         let features = (1..=GUIDES).map(|guide| format!("guide_{guide}\tG\tCRISPR Guide Capture"));
-        tenx.write("features.tsv", gzip, &format!("gene\tGENE\tGene Expression\n{}", lines(features)));
+        write(&tenx, "features.tsv", gzip, &format!("gene\tGENE\tGene Expression\n{}", lines(features)));
         let file = read(&tenx.0, &ReadOptions::default()).unwrap();
         assert!(file.choices.iter().any(|choice| choice.contains("5 features of the type")), "{:?}", file.choices);
         assert_truth(&tenx.0, file, GUIDES);
@@ -244,30 +229,31 @@ fn folders_of_every_pipeline_give_the_same_counts() {
         assert!(facts.iter().any(|(_, _, text)| text.contains("12")), "{facts:?}");
     }
     let parse = Folder::new("parse");
-    parse.write("count_matrix.mtx", false, &mtx(0, CELLS, true, "real"));
-    parse.write(
+    write(&parse, "count_matrix.mtx", false, &mtx(0, CELLS, true, "real"));
+    write(
+        &parse,
         "all_guides.csv",
         false,
         &format!("gene_id,gene_name,genome\n{}", lines((1..=5).map(|g| format!(",guide_{g},hg38")))),
     );
     let cells = (1..=CELLS).map(|cell| format!("cell_{cell},\"s,{}\"", cell % 2));
-    parse.write("cell_metadata.csv", false, &format!("bc_wells,sample\n{}", lines(cells)));
+    write(&parse, "cell_metadata.csv", false, &format!("bc_wells,sample\n{}", lines(cells)));
     let file = read(&parse.0, &ReadOptions { batch: Some("sample"), ..ReadOptions::default() }).unwrap();
     assert_eq!(file.batches(), Some(vec!["s,0", "s,1"]));
     assert_truth(&parse.0, file, GUIDES);
     let kite = Folder::new("kite");
-    kite.write("cells_x_features.mtx", false, &mtx(0, CELLS, true, "integer"));
-    kite.write("cells_x_features.barcodes.txt", false, &barcodes(CELLS));
-    kite.write("cells_x_features.genes.txt", false, &guides());
-    assert_truth(&kite.0, read(&kite.0.join("cells_x_features.mtx"), &ReadOptions::default()).unwrap(), GUIDES);
+    write(&kite, "cells_x_features.mtx", false, &mtx(0, CELLS, true, "integer"));
+    write(&kite, "cells_x_features.barcodes.txt", false, &barcodes(CELLS));
+    write(&kite, "cells_x_features.genes.txt", false, &guides());
+    assert_truth(&kite.0, read(&kite.file("cells_x_features.mtx"), &ReadOptions::default()).unwrap(), GUIDES);
 }
 
 #[test]
 fn a_square_matrix_is_read_as_it_is_said() {
     let folder = Folder::new("square");
-    folder.write("matrix.mtx", false, &mtx(0, GUIDES, false, "integer"));
-    folder.write("barcodes.tsv", false, &barcodes(GUIDES));
-    folder.write("features.tsv", false, &guides());
+    write(&folder, "matrix.mtx", false, &mtx(0, GUIDES, false, "integer"));
+    write(&folder, "barcodes.tsv", false, &barcodes(GUIDES));
+    write(&folder, "features.tsv", false, &guides());
     assert!(matches!(read(&folder.0, &ReadOptions::default()), Err(Error::Format(_))));
     let as_said = |orientation| read(&folder.0, &ReadOptions { orientation, ..ReadOptions::default() }).unwrap();
     let file = as_said(Some(Orientation::GuidesByCells));
@@ -302,9 +288,9 @@ fn wrong_lines_are_named() {
     ];
     for (text, said) in cases {
         let folder = Folder::new("wrong");
-        folder.write("matrix.mtx", false, &text);
-        folder.write("barcodes.tsv", false, &barcodes(CELLS));
-        folder.write("features.tsv", false, &guides());
+        write(&folder, "matrix.mtx", false, &text);
+        write(&folder, "barcodes.tsv", false, &barcodes(CELLS));
+        write(&folder, "features.tsv", false, &guides());
         match read(&folder.0, &ReadOptions::default()) {
             Err(error @ (Error::Format(_) | Error::Counts(_))) => {
                 assert!(error.to_string().contains(said), "{error} says nothing of {said}");

@@ -1,5 +1,5 @@
 //! Calls from file to file against calls in memory.
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
@@ -12,32 +12,15 @@ use kaichi_core::simulate::{simulate, Screen};
 use kaichi_core::stream::{assign, Job, Streamed};
 use kaichi_core::{Error, Result};
 
-/// A folder that goes with the test.
-struct Folder(PathBuf);
+mod folder;
+use folder::Folder;
 
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("kaichi-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn names(&self) -> Vec<String> {
-        let names = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// What is in it, sorted.
+fn names(folder: &Folder) -> Vec<String> {
+    let names = std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn screen(n_cells: usize, n_guides: usize, ambient: f64) -> GuideFile {
@@ -175,7 +158,7 @@ fn blocks_leave_no_trace() {
         let streamed = run(&input, &output, model, rule, threads).unwrap();
         check(&read, &output, &streamed, model, rule);
     }
-    assert_eq!(folder.names(), ["in.h5ad", "out.h5ad"]);
+    assert_eq!(names(&folder), ["in.h5ad", "out.h5ad"]);
 }
 
 /// Models and rules that need all counts at once, in two blocks of cells.
@@ -244,14 +227,14 @@ fn what_cannot_be_finished_leaves_nothing() {
     let progress = Progress::default();
     progress.cancel();
     assert_eq!(on_threads(1, || assign(&job, &progress)).err(), Some(Error::Interrupted));
-    assert_eq!(folder.names(), ["in.h5ad"]);
+    assert_eq!(names(&folder), ["in.h5ad"]);
 
     // The last cell has a name that was there before.
     file.cell_names[499] = file.cell_names[7].clone();
     write::write(&input, true, None, content(&file)).unwrap();
     let error = run(&input, &output, "umi", rule, 1).err().unwrap().to_string();
     assert!(error.contains("\"cell 7\" stands more than once in obs (rows 8 and 500)"), "{error}");
-    assert_eq!(folder.names(), ["in.h5ad"]);
+    assert_eq!(names(&folder), ["in.h5ad"]);
 }
 
 /// obsmap and varmap of an .h5mu lead back to the names.

@@ -40,10 +40,10 @@ const SEARCH_CELLS: usize = 5_000;
 /// Stored counts, and least cells, that it looks at until the fit is near.
 const FIRST_COUNTS: usize = 20_000;
 const FEWEST_CELLS: usize = 1_000;
-/// Most rounds of EM, and how many each start gets: fewer where they are on the same way by then, which they are when
-/// parameters differ by less than this.
+/// Most rounds of EM, and how many each start gets.
 const ROUNDS: usize = 100;
 const SHORT_ROUNDS: usize = 8;
+/// Two starts whose parameters differ by less than this share after so many rounds are on the same way: one of them goes on.
 const FIRST_ROUNDS: usize = 4;
 const SAME: f64 = 0.05;
 /// The soup alone is fitted to the end where its log-likelihood is within this share of the model's; and no further than a start
@@ -118,7 +118,7 @@ impl Model for Ambient {
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
         let (n_guides, n_cells) = (counts.n_guides(), counts.n_cells());
-        // Cells with a count, and the largest: without the counts sorted by guide, which nothing else needs.
+        // Cells with a count, and the largest: without the counts sorted by guide, which nothing else here needs.
         let mut seen = vec![(0, 0); n_guides];
         for (&guide, &y) in counts.guides().iter().zip(counts.counts()) {
             let (cells, most) = &mut seen[guide as usize];
@@ -139,17 +139,22 @@ impl Model for Ambient {
         // Every k-th cell, so that all lanes are there.
         let training = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(TRAINING_CELLS).max(1)));
         let (start, by_share) = (training.each_guide(control, progress)?, training.by_share());
-        let mut run = Run::new(&training, &start, &gated, false, progress)?;
-        let mut other = Run::new(&training, &by_share, &gated, false, progress)?;
-        run.climb(&training, NEAR, FIRST_ROUNDS, &gated, progress)?;
-        other.climb(&training, NEAR, FIRST_ROUNDS, &gated, progress)?;
-        if !run.fit.is_near(&other.fit) {
-            run.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
-            other.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
-        }
-        if other.fit.log_lik > run.fit.log_lik {
-            run = other;
-        }
+        let mut run = {
+            let mut one = Run::new(&training, &start, &gated, false, progress)?;
+            let mut other = Run::new(&training, &by_share, &gated, false, progress)?;
+            for most in [FIRST_ROUNDS, SHORT_ROUNDS] {
+                one.climb(&training, NEAR, most, &gated, progress)?;
+                other.climb(&training, NEAR, most, &gated, progress)?;
+                if one.fit.is_near(&other.fit) {
+                    break;
+                }
+            }
+            if other.fit.log_lik > one.fit.log_lik {
+                other
+            } else {
+                one
+            }
+        };
         run.climb(&training, NEAR, ROUNDS, &gated, progress)?;
         run.climb(&training, GAIN, ROUNDS, &gated, progress)?;
         // Whether there is any signal at all: the same screen as soup and chimeras alone.
@@ -1442,10 +1447,12 @@ impl Fit {
         let n_guides = self.prior.len();
         let n_batches = self.exposure.len();
         let [size, signal_size, ..] = self.shared;
+        let least = USUAL * sums.in_row.iter().sum::<f64>();
+        let usual = |&n: &f64| n > least;
+        let end = sums.in_row.iter().rposition(usual).map_or(0, |last| last + 1);
+        self.usual_rows = sums.in_row.iter().position(usual).unwrap_or(0)..end;
+
         // Carriers that left no count.
-        let usual = |&row: &usize| sums.in_row[row] > USUAL * sums.in_row.iter().sum::<f64>();
-        let first = (0..ROWS).find(usual).unwrap_or(0);
-        self.usual_rows = first..(first..ROWS).rev().find(usual).map_or(first, |last| last + 1);
         let column = |f: fn(&OfGuide) -> f64| -> Vec<f64> { sums.guide.iter().map(f).collect() };
         let (mut carriers, mut captured) = (column(|guide| guide.carriers), column(|guide| guide.captured));
         for (i, &n) in sums.in_row.iter().enumerate() {
