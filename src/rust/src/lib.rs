@@ -16,13 +16,14 @@ use std::time::Duration;
 use extendr_api::prelude::*;
 use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Rule};
-use kaichi_core::diagnose::diagnose;
+use kaichi_core::diagnose::{diagnose, Diagnosis};
 use kaichi_core::fit::{Column, FitTable};
 use kaichi_core::io::{self, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::stream::worth_columns;
 use kaichi_core::Error;
+use rayon::prelude::*;
 
 static QUIET_PANICS: Once = Once::new();
 
@@ -293,50 +294,79 @@ fn rs_decide(
     guard(|| {
         let n_guides = guides.len();
         let cut = Cut::new(rule, cut).ok_or_else(|| Error::Internal(format!("there is no rule {rule}")))?;
-        let (calls, sets, worth) = watched(n_jobs, |_| {
+        let na = f64::na();
+        let decided = watched(n_jobs, |_| {
             let counts = GuideCounts::new(n_guides, p, i, x, None)?;
             let calls = decide(&counts, score, &Rule { cut, min_umi })?;
-            let sets = posterior.then(|| set_probability(&counts, score, &calls));
+            let sets = if posterior { set_probability(&counts, score, &calls) } else { vec![na; counts.n_cells()] };
             let worth = diagnose(&counts, score, &calls, posterior, &status);
-            Ok((calls, sets, worth))
+            let mut cell_of = vec![0; calls.pairs.len()];
+            for (cell, pair) in (1..).zip(calls.indptr.windows(2)) {
+                cell_of[pair[0]..pair[1]].fill(cell);
+            }
+            let (best, called) = (|| calls.best.par_iter().copied(), || calls.pairs.par_iter().copied());
+            Ok(Decided {
+                guide_of_cell: best().map(|at| at.map_or(0, |at| i[at] + 1)).collect(),
+                count_of_cell: best().map(|at| at.map_or(i32::na(), |at| x[at] as i32)).collect(),
+                score_of_cell: best().map(|at| at.map_or(na, |at| score[at])).collect(),
+                n_of_cell: calls.indptr.par_windows(2).map(|pair| (pair[1] - pair[0]) as i32).collect(),
+                sets,
+                cell_of_pair: cell_of,
+                guide_of_pair: called().map(|at| i[at] + 1).collect(),
+                count_of_pair: called().map(|at| x[at] as i32).collect(),
+                score_of_pair: called().map(|at| score[at]).collect(),
+                starts: calls.indptr.par_iter().map(|&at| at as i32).collect(),
+                rows: called().map(|at| i[at]).collect(),
+                worth,
+            })
         })?;
-        let n_of = || calls.indptr.windows(2).map(|pair| pair[1] - pair[0]);
-        let best = || calls.best.iter().copied();
-        let called = || calls.pairs.iter().copied();
-        let cell_of = n_of().zip(1..).flat_map(|(n, cell)| std::iter::repeat_n(cell, n));
+        let (none, many) = (|n: &i32| *n == 0, |n: &i32| *n > 1);
+        let is_unassigned = Logicals::from_values(decided.n_of_cell.iter().map(none));
+        let is_multi_infected = Logicals::from_values(decided.n_of_cell.iter().map(many));
         Ok(list!(
             cells = list!(
                 cell_barcode = &cells,
-                guide_id = vectors::chosen(&guides, best().map(|at| at.map_or(0, |at| i[at] + 1)).collect()),
-                umi_count = integers(best().map(|at| at.map(|at| x[at] as i32))),
-                assignment_confidence = reals(best().map(|at| at.map(|at| score[at]))),
-                is_unassigned = Logicals::from_values(best().map(|at| at.is_none())),
-                is_multi_infected = Logicals::from_values(n_of().map(|n| n > 1)),
-                n_guides_detected = integers(n_of().map(|n| Some(n as i32))),
-                set_probability = match sets {
-                    Some(sets) => missing(sets.into_iter()),
-                    None => missing(std::iter::repeat_n(f64::NAN, calls.best.len())),
-                }
+                guide_id = vectors::chosen(&guides, decided.guide_of_cell),
+                umi_count = vectors::integers(decided.count_of_cell),
+                assignment_confidence = vectors::reals(decided.score_of_cell),
+                is_unassigned = is_unassigned,
+                is_multi_infected = is_multi_infected,
+                n_guides_detected = vectors::integers(decided.n_of_cell),
+                set_probability = vectors::reals(decided.sets)
             ),
             pairs = list!(
-                cell_barcode = vectors::chosen(&cells, cell_of.collect()),
-                guide_id = vectors::chosen(&guides, called().map(|at| i[at] + 1).collect()),
-                umi_count = integers(called().map(|at| Some(x[at] as i32))),
-                assignment_confidence = reals(called().map(|at| Some(score[at])))
+                cell_barcode = vectors::chosen(&cells, decided.cell_of_pair),
+                guide_id = vectors::chosen(&guides, decided.guide_of_pair),
+                umi_count = vectors::integers(decided.count_of_pair),
+                assignment_confidence = vectors::reals(decided.score_of_pair)
             ),
-            p = integers(calls.indptr.iter().map(|&at| Some(at as i32))),
-            i = integers(called().map(|at| Some(i[at]))),
-            guides = columns(worth_columns(&worth))
+            p = vectors::integers(decided.starts),
+            i = vectors::integers(decided.rows),
+            guides = columns(worth_columns(&decided.worth))
         )
         .into())
     })
 }
 
-/// None becomes NA.
-fn integers(values: impl Iterator<Item = Option<i32>>) -> Robj {
-    vectors::integers(values.map(|value| value.unwrap_or(i32::na())).collect())
+/// The columns of rs_decide(), gathered on all threads.
+struct Decided {
+    /// 1-based, 0 for none.
+    guide_of_cell: Vec<i32>,
+    count_of_cell: Vec<i32>,
+    score_of_cell: Vec<f64>,
+    n_of_cell: Vec<i32>,
+    sets: Vec<f64>,
+    cell_of_pair: Vec<i32>,
+    guide_of_pair: Vec<i32>,
+    count_of_pair: Vec<i32>,
+    score_of_pair: Vec<f64>,
+    /// Of the pattern of the called pairs.
+    starts: Vec<i32>,
+    rows: Vec<i32>,
+    worth: Vec<Diagnosis>,
 }
 
+/// None becomes NA.
 fn reals(values: impl Iterator<Item = Option<f64>>) -> Robj {
     vectors::reals(values.map(|value| value.unwrap_or(f64::na())).collect())
 }

@@ -49,7 +49,7 @@ fn views(indptr: &[i32], guides: &[i32], y: &[f64], n_guides: usize) -> Result<(
     time("GuideCounts::new, per count", y.len(), new);
     time("first_bad_count, per count", y.len(), || first_bad_count(y));
     time("GuideCounts::new and by_guide, per count", y.len(), || {
-        new().map(|counts| counts.by_guide().guide(0).cell.len())
+        new().map(|counts| counts.by_guide().n_cells(0))
     });
     let counts = new()?;
     time("cells_per_guide, per count", y.len(), || counts.cells_per_guide());

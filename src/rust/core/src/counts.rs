@@ -24,21 +24,26 @@ pub struct GuideCounts<'a> {
     by_guide: OnceLock<GuideMajor>,
 }
 
-/// The guide-major view: for each guide its cells in increasing order.
+/// The guide-major view: for each guide its cells in increasing order. In parts, one per thread, each of a range of cells.
 pub struct GuideMajor {
-    indptr: Vec<usize>,
-    cell: Vec<u32>,
-    count: Vec<u32>,
-    /// Where the count stands in the cell-major arrays, to write scores back.
-    position: Vec<u32>,
+    parts: Vec<Part>,
 }
 
-/// The stored counts of one guide.
-#[derive(Clone, Copy)]
-pub struct GuideEntries<'a> {
-    pub cell: &'a [u32],
-    pub count: &'a [u32],
-    pub position: &'a [u32],
+struct Part {
+    /// Where the entries of each guide start.
+    starts: Vec<usize>,
+    entries: Vec<Entry>,
+    /// The first place of its cells in the cell-major arrays.
+    first: usize,
+}
+
+/// A stored count of a guide.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Entry {
+    pub cell: u32,
+    pub count: u32,
+    /// Where it stands in the cell-major arrays, to write scores back.
+    pub position: u32,
 }
 
 /// The counts of a range of guides, numbered from its start, in the cells of all.
@@ -190,7 +195,7 @@ impl<'a> GuideCounts<'a> {
     /// Cells with each guide.
     pub fn cells_per_guide(&self) -> Vec<usize> {
         if let Some(by_guide) = self.by_guide.get() {
-            return by_guide.indptr.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            return (0..self.n_guides).map(|guide| by_guide.n_cells(guide)).collect();
         }
         // Few long pieces, because each has its own counts.
         let piece = self.n_counts().div_ceil(rayon::current_num_threads()).max(1);
@@ -209,52 +214,70 @@ impl<'a> GuideCounts<'a> {
     /// The guide-major view, made by one counting transpose when it is first asked for.
     pub fn by_guide(&self) -> &GuideMajor {
         self.by_guide.get_or_init(|| {
-            let mut indptr = vec![0; self.n_guides + 1];
-            for (guide, n) in self.cells_per_guide().into_iter().enumerate() {
-                indptr[guide + 1] = indptr[guide] + n;
-            }
-            let n = self.n_counts();
-            let (mut cell, mut count, mut position) = (vec![0; n], vec![0; n], vec![0; n]);
-            // A thread takes a range of guides, which is one piece of each array, and passes over all counts.
-            let mut pieces = vec![];
-            let mut rest = (&mut cell[..], &mut count[..], &mut position[..]);
-            for guides in even_ranges(&indptr, rayon::current_num_threads()) {
-                let n = indptr[guides.end] - indptr[guides.start];
-                let (cell, cells) = rest.0.split_at_mut(n);
-                let (count, counts) = rest.1.split_at_mut(n);
-                let (position, positions) = rest.2.split_at_mut(n);
-                rest = (cells, counts, positions);
-                pieces.push((guides, cell, count, position));
-            }
-            pieces.into_par_iter().for_each(|(guides, cell, count, position)| {
-                let first = indptr[guides.start];
-                let mut next: Vec<usize> = indptr[guides.clone()].iter().map(|start| start - first).collect();
-                for c in 0..self.n_cells() {
-                    for at in self.cell(c) {
-                        // Guides before the range wrap to large numbers.
-                        let Some(slot) = next.get_mut((self.guides[at] as usize).wrapping_sub(guides.start)) else {
-                            continue;
-                        };
-                        cell[*slot] = c as u32;
-                        count[*slot] = self.counts[at] as u32;
-                        position[*slot] = at as u32;
-                        *slot += 1;
-                    }
-                }
-            });
-            GuideMajor { indptr, cell, count, position }
+            let cells = even_ranges(self.indptr, rayon::current_num_threads());
+            GuideMajor { parts: cells.into_par_iter().map(|cells| self.part(cells)).collect() }
         })
+    }
+
+    fn part(&self, cells: Range<usize>) -> Part {
+        let places = self.indptr[cells.start] as usize..self.indptr[cells.end] as usize;
+        let mut starts = vec![0; self.n_guides + 1];
+        for &guide in &self.guides[places.clone()] {
+            starts[guide as usize + 1] += 1;
+        }
+        for guide in 0..self.n_guides {
+            starts[guide + 1] += starts[guide];
+        }
+        let mut next = starts.clone();
+        let mut entries = vec![Entry::default(); places.len()];
+        for cell in cells {
+            for at in self.cell(cell) {
+                let slot = &mut next[self.guides[at] as usize];
+                entries[*slot] = Entry { cell: cell as u32, count: self.counts[at] as u32, position: at as u32 };
+                *slot += 1;
+            }
+        }
+        Part { starts, entries, first: places.start }
     }
 }
 
 impl GuideMajor {
-    pub fn guide(&self, guide: usize) -> GuideEntries<'_> {
-        let range = self.indptr[guide]..self.indptr[guide + 1];
-        GuideEntries {
-            cell: &self.cell[range.clone()],
-            count: &self.count[range.clone()],
-            position: &self.position[range],
+    /// The stored counts of a guide.
+    pub fn guide(&self, guide: usize) -> impl Iterator<Item = &Entry> + Clone {
+        self.parts.iter().flat_map(move |part| part.guide(guide))
+    }
+
+    /// How many there are.
+    pub fn n_cells(&self, guide: usize) -> usize {
+        self.parts.iter().map(|part| part.guide(guide).len()).sum()
+    }
+
+    /// Values of the stored counts of each guide, 0 where it has none, in cell-major order.
+    pub fn in_cell_order(&self, values: &[Option<Vec<f64>>]) -> Vec<f64> {
+        let mut ordered = vec![0.0; self.parts.iter().map(|part| part.entries.len()).sum()];
+        let mut rest = &mut ordered[..];
+        let mut pieces = vec![];
+        for (at, part) in self.parts.iter().enumerate() {
+            let (piece, others) = rest.split_at_mut(part.entries.len());
+            rest = others;
+            pieces.push((piece, part, &self.parts[..at]));
         }
+        pieces.into_par_iter().for_each(|(piece, part, before)| {
+            for (guide, values) in values.iter().enumerate() {
+                let Some(values) = values else { continue };
+                let skip = before.iter().map(|part| part.guide(guide).len()).sum();
+                for (entry, &value) in part.guide(guide).iter().zip(&values[skip..]) {
+                    piece[entry.position as usize - part.first] = value;
+                }
+            }
+        });
+        ordered
+    }
+}
+
+impl Part {
+    fn guide(&self, guide: usize) -> &[Entry] {
+        &self.entries[self.starts[guide]..self.starts[guide + 1]]
     }
 }
 
@@ -263,10 +286,10 @@ fn row(indptr: &[i32], cell: usize) -> Range<usize> {
 }
 
 /// Cuts 0..n into `pieces` ranges of about as many entries each, where `starts` has n + 1 starts.
-fn even_ranges(starts: &[usize], pieces: usize) -> Vec<Range<usize>> {
-    let (n, total) = (starts.len() - 1, starts[starts.len() - 1]);
-    let mut cuts: Vec<usize> =
-        (0..pieces).map(|piece| starts.partition_point(|&start| start < total * piece / pieces).min(n)).collect();
+fn even_ranges(starts: &[i32], pieces: usize) -> Vec<Range<usize>> {
+    let (n, total) = (starts.len() - 1, starts[starts.len() - 1] as usize);
+    let cut = |piece| starts.partition_point(|&start| (start as usize) < total * piece / pieces).min(n);
+    let mut cuts: Vec<usize> = (0..pieces).map(cut).collect();
     cuts[0] = 0;
     cuts.push(n);
     cuts.windows(2).map(|pair| pair[0]..pair[1]).collect()
@@ -355,9 +378,10 @@ mod tests {
         let (p, i, x) = ([0, 2, 2, 4], [0, 2, 1, 2], [3.0, 1.0, 7.0, 5.0]);
         let counts = GuideCounts::new(3, &p, &i, &x, None).unwrap();
         assert_eq!(counts.depth(), [4.0, 0.0, 12.0]);
-        let guide = counts.by_guide().guide(2);
-        assert_eq!((guide.cell, guide.count, guide.position), (&[0, 2][..], &[1, 5][..], &[1, 3][..]));
-        assert!(counts.by_guide().guide(0).cell == [0]);
+        let entry = |cell, count, position| Entry { cell, count, position };
+        let guide = |guide| counts.by_guide().guide(guide).copied().collect::<Vec<Entry>>();
+        assert_eq!(guide(2), [entry(0, 1, 1), entry(2, 5, 3)]);
+        assert_eq!(guide(0), [entry(0, 3, 0)]);
     }
 
     /// Against the plain transpose, on threads that share guides of very unequal size.
@@ -379,20 +403,25 @@ mod tests {
             pool.install(|| {
                 let counts = GuideCounts::new(n_guides, &p, &i, &x, None).unwrap();
                 let direct = counts.cells_per_guide();
-                let (mut n, mut seen) = (vec![0; n_guides], vec![0; n_guides]);
+                let mut n = vec![0; n_guides];
+                let mut entries: Vec<_> = (0..n_guides).map(|guide| counts.by_guide().guide(guide)).collect();
                 for cell in 0..n_cells {
                     assert_eq!(counts.depth()[cell], x[counts.cell(cell)].iter().sum());
                     for at in counts.cell(cell) {
-                        let entries = counts.by_guide().guide(i[at] as usize);
-                        let k = &mut seen[i[at] as usize];
-                        assert_eq!(
-                            (entries.cell[*k], entries.count[*k], entries.position[*k]),
-                            (cell as u32, x[at] as u32, at as u32)
-                        );
-                        *k += 1;
+                        let entry = Entry { cell: cell as u32, count: x[at] as u32, position: at as u32 };
+                        assert_eq!(entries[i[at] as usize].next(), Some(&entry));
                         n[i[at] as usize] += 1;
                     }
                 }
+                let values: Vec<_> = (0..n_guides)
+                    .map(|guide| {
+                        let places = counts.by_guide().guide(guide).map(|entry| f64::from(entry.position));
+                        (guide != 3).then(|| places.collect::<Vec<f64>>())
+                    })
+                    .collect();
+                let ordered = counts.by_guide().in_cell_order(&values);
+                let place = |at: usize| if i[at] == 3 { 0.0 } else { at as f64 };
+                assert!(ordered.iter().enumerate().all(|(at, &value)| value == place(at)));
                 assert_eq!((&n, &n), (&direct, &counts.cells_per_guide()));
                 assert!(n[5] == 0 && n[3] == n_cells);
             });

@@ -2,7 +2,7 @@
 //! guides, on the threads of the current pool; calls do not depend on how many there are.
 use rayon::prelude::*;
 
-use crate::counts::{GuideCounts, BLOCK};
+use crate::counts::{Entry, GuideCounts, BLOCK};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +97,7 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
             let called: Vec<Vec<u32>> = (0..counts.n_guides())
                 .into_par_iter()
                 .map(|guide| {
-                    let places = by_guide.guide(guide).position.iter().copied();
+                    let places = by_guide.guide(guide).map(|entry| entry.position);
                     called_at_fdr(scores, places.filter(|&at| can_be_called(counts, scores, rule, at)).collect(), fdr)
                 })
                 .collect();
@@ -111,36 +111,38 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
         };
         passes && y[at] >= rule.min_umi
     };
+    let called_in = |cell| counts.cell(cell).filter(|&at| is_called(at));
     let n_cells = counts.n_cells();
-    let blocks: Vec<Calls> = (0..n_cells.div_ceil(BLOCK))
-        .into_par_iter()
-        .map(|block| {
-            let mut calls = Calls { pairs: vec![], indptr: vec![], best: vec![] };
-            for cell in block * BLOCK..((block + 1) * BLOCK).min(n_cells) {
-                let start = calls.pairs.len();
-                calls.pairs.extend(counts.cell(cell).filter(|&at| is_called(at)));
-                calls.indptr.push(calls.pairs.len());
-                // min_by keeps the first of equals, and guides increase within a cell.
-                let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(y[*b].total_cmp(&y[*a]));
-                calls.best.push(calls.pairs[start..].iter().copied().min_by(better));
-            }
-            calls
-        })
-        .collect();
-    let n_pairs = blocks.iter().map(|block| block.pairs.len()).sum();
-    let mut calls = Calls {
-        pairs: Vec::with_capacity(n_pairs),
-        indptr: Vec::with_capacity(n_cells + 1),
-        best: Vec::with_capacity(n_cells),
-    };
-    calls.indptr.push(0);
-    for block in blocks {
-        let before = calls.pairs.len();
-        calls.pairs.extend(block.pairs);
-        calls.indptr.extend(block.indptr.iter().map(|end| before + end));
-        calls.best.extend(block.best);
+    let (mut n_called, mut best) = (Vec::new(), Vec::new());
+    let each = (0..n_cells).into_par_iter().with_min_len(BLOCK).map(|cell| {
+        // min_by keeps the first of equals, and guides increase within a cell.
+        let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(y[*b].total_cmp(&y[*a]));
+        let mut n = 0;
+        let best = called_in(cell).inspect(|_| n += 1).min_by(better);
+        (n, best)
+    });
+    each.unzip_into_vecs(&mut n_called, &mut best);
+    let mut indptr = Vec::with_capacity(n_cells + 1);
+    let mut n_pairs: usize = 0;
+    indptr.push(0);
+    indptr.extend(n_called.into_iter().map(|n: u32| {
+        n_pairs += n as usize;
+        n_pairs
+    }));
+
+    let mut pairs = vec![0; n_pairs];
+    let mut rest = &mut pairs[..];
+    let mut pieces = vec![];
+    for first in (0..n_cells).step_by(BLOCK) {
+        let cells = first..(first + BLOCK).min(n_cells);
+        let (piece, others) = rest.split_at_mut(indptr[cells.end] - indptr[cells.start]);
+        rest = others;
+        pieces.push((cells, piece));
     }
-    Ok(calls)
+    pieces
+        .into_par_iter()
+        .for_each(|(cells, piece)| piece.iter_mut().zip(cells.flat_map(called_in)).for_each(|(to, at)| *to = at));
+    Ok(Calls { pairs, indptr, best })
 }
 
 /// The probability that a cell carries exactly the guides called, for scores that are posteriors: of every called pair its
@@ -193,10 +195,9 @@ fn top_share(counts: &GuideCounts, scores: &[f64], share: f64) -> Vec<bool> {
     let best: Vec<Vec<u32>> = (0..counts.n_guides())
         .into_par_iter()
         .map(|guide| {
-            let entries = by_guide.guide(guide);
             // Scores lie far apart in memory: each is fetched once.
-            let at = |(&at, &y): (&u32, &u32)| (scores[at as usize], y, at);
-            let mut places: Vec<(f64, u32, u32)> = entries.position.iter().zip(entries.count).map(at).collect();
+            let at = |entry: &Entry| (scores[entry.position as usize], entry.count, entry.position);
+            let mut places: Vec<(f64, u32, u32)> = by_guide.guide(guide).map(at).collect();
             // 0.29 * 100 is 28.999999999999996 in binary.
             let n = (share * places.len() as f64 + 1e-9).floor() as usize;
             if n > 0 && n < places.len() {

@@ -5,6 +5,7 @@
 
 pub mod counts;
 pub mod decide;
+pub mod depth;
 pub mod diagnose;
 pub mod error;
 pub mod fit;

@@ -4,12 +4,14 @@
 //! once. The whole mixture, not each component, is the unit, because the families with depth share baseline, batch
 //! effects and dispersion between components.
 use crate::counts::GuideCounts;
+use crate::depth::DepthClasses;
 use crate::fit::{FitRow, FitTable, Status};
 use crate::histogram::{self, RowScores, Rows};
 use crate::models::{Control, Scores};
 use crate::run::Progress;
-use crate::special::ln_sum_exp;
+use crate::special::{ln_sum_exp, LnSum};
 use crate::Result;
+use rayon::prelude::*;
 
 /// Most components of any family.
 pub const MOST: usize = 3;
@@ -18,10 +20,15 @@ pub const MOST: usize = 3;
 const SHORT_RUN: usize = 6;
 /// How many starts go on to convergence.
 const FINALISTS: usize = 3;
+/// Coarse rows have counts from this on, and depths, in so many bins per octave.
+const COARSE_COUNT: f64 = 8.0;
+const COARSE_BINS: f64 = 3.0;
 /// exp() of less is 0.
 const UNDERFLOW: f64 = -745.2;
 /// A share of less does not change 1, and no sum that a step of EM is made of.
 const NEGLIGIBLE: f64 = -45.0;
+/// Keys from which on they are sorted on all threads.
+const PARALLEL_SORT: usize = 1 << 15;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
 const SAME: f64 = 0.02;
 
@@ -39,14 +46,17 @@ pub struct Obs {
 }
 
 /// A family of mixtures. Component 0 is the background; the last is the signal.
-pub trait Mixture: Sync {
+pub trait Mixture: Sync + Sized {
     type Params: Clone + Send;
+    /// What is made of the observations once, whatever the parameters.
+    type Prepared;
     /// What the densities of all observations share.
     type Table;
     /// What the M-step needs again of the density of an observation.
     type Row: Copy + Default;
 
     fn components(&self) -> usize;
+    fn prepare(&self, obs: &[Obs]) -> Self::Prepared;
     /// Parameters from which the first M-step of a start begins.
     fn start(&self, obs: &[Obs]) -> Self::Params;
     /// The shares that go with those parameters where they are near the optimum: no other start is needed then.
@@ -56,12 +66,18 @@ pub trait Mixture: Sync {
     /// The part of the log density that no parameter enters.
     fn ln_const(&self, y: f64, depth: f64) -> f64;
     /// Made once for each set of parameters and looked up for every observation.
-    fn table(&self, params: &Self::Params) -> Self::Table;
-    /// Log density of an observation under each component: the only place where the density lives.
-    fn ln_density(&self, params: &Self::Params, table: &Self::Table, obs: &Obs) -> ([f64; MOST], Self::Row);
-    /// Raises the expected log-likelihood. `weight[i][k]` is the share of observation i in component k times its n; the rows are
-    /// those of `ln_density` at these parameters.
-    fn m_step(&self, params: &mut Self::Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Self::Row]);
+    fn table(&self, params: &Self::Params, prepared: &Self::Prepared) -> Self::Table;
+    /// Log density of observation i under each component: the only place where the density lives.
+    fn ln_density(
+        &self,
+        params: &Self::Params,
+        table: &Self::Table,
+        prepared: &Self::Prepared,
+        i: usize,
+        obs: &Obs,
+    ) -> ([f64; MOST], Self::Row);
+    /// Raises the expected log-likelihood from parameters at which `expected` was taken.
+    fn m_step(&self, params: &mut Self::Params, data: &Data<Self>, expected: &Expected<Self>);
     /// Mean of a component, by which components are ordered.
     fn mean(&self, params: &Self::Params, k: usize) -> f64;
     /// Puts component `order[k]` in place k; false where the components are of different families and cannot change places.
@@ -92,6 +108,45 @@ pub trait Mixture: Sync {
     /// Where the tails of the components may cross twice, the posterior is made monotone in y around this value.
     fn monotone_around(&self, _params: &Self::Params) -> Option<f64> {
         None
+    }
+}
+
+/// The observations of a fit, and what the family has prepared of them.
+pub struct Data<'a, M: Mixture> {
+    pub obs: &'a [Obs],
+    pub prepared: M::Prepared,
+}
+
+impl<'a, M: Mixture> Data<'a, M> {
+    pub fn new(m: &M, obs: &'a [Obs]) -> Self {
+        Self { obs, prepared: m.prepare(obs) }
+    }
+
+    fn ln_density(&self, m: &M, params: &M::Params, table: &M::Table, i: usize) -> ([f64; MOST], M::Row) {
+        m.ln_density(params, table, &self.prepared, i, &self.obs[i])
+    }
+}
+
+/// What the E-step says of the observations.
+pub struct Expected<M: Mixture> {
+    /// `weight[i][k]` is the share of observation i in component k times its n.
+    pub weight: Vec<[f64; MOST]>,
+    pub rows: Vec<M::Row>,
+    pub table: M::Table,
+}
+
+impl<M: Mixture> Expected<M> {
+    /// At these parameters, before the observations are looked at.
+    fn new(m: &M, params: &M::Params, data: &Data<M>) -> Self {
+        let (n, table) = (data.obs.len(), m.table(params, &data.prepared));
+        Self { weight: vec![[0.0; MOST]; n], rows: vec![M::Row::default(); n], table }
+    }
+
+    /// At these parameters, with shares that they do not imply.
+    pub fn given(m: &M, params: &M::Params, data: &Data<M>, weight: Vec<[f64; MOST]>) -> Self {
+        let table = m.table(params, &data.prepared);
+        let rows = (0..data.obs.len()).map(|i| data.ln_density(m, params, &table, i).1).collect();
+        Self { weight, rows, table }
     }
 }
 
@@ -126,15 +181,16 @@ impl<P> State<P> {
     }
 }
 
-/// ln of the density of a mixture of the first k components, and the share of each in it; 0 where its ln is below `least`.
-fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST], least: f64) -> (f64, [f64; MOST]) {
+/// The density of a mixture of the first k components, as the ln of its largest term and the sum of all in units of that; and the
+/// share of each component in it, 0 where its ln is below `least`.
+fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST], least: f64) -> (f64, f64, [f64; MOST]) {
     let top = (0..k).fold(f64::NEG_INFINITY, |top, j| {
         joint[j] += ln_share[j];
         top.max(joint[j])
     });
     let mut share = [0.0; MOST];
     if !top.is_finite() {
-        return (top, share);
+        return (top, 1.0, share);
     }
     let mut sum = 0.0;
     for j in 0..k {
@@ -149,46 +205,39 @@ fn shares(k: usize, mut joint: [f64; MOST], ln_share: &[f64; MOST], least: f64) 
         };
         sum += share[j];
     }
-    if sum == 1.0 {
-        return (top, share);
+    if sum != 1.0 {
+        let over = 1.0 / sum;
+        share = share.map(|s| s * over);
     }
-    (top + sum.ln(), share.map(|s| s / sum))
+    (top, sum, share)
 }
 
 fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
     share.map(f64::ln)
 }
 
-/// What the E-step says of each observation.
-struct Expected<R> {
-    weight: Vec<[f64; MOST]>,
-    rows: Vec<R>,
-}
-
-impl<R: Copy + Default> Expected<R> {
-    fn new(n: usize) -> Self {
-        Self { weight: vec![[0.0; MOST]; n], rows: vec![R::default(); n] }
-    }
-}
-
 /// Fills in what is expected and returns the log-likelihood.
-fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, obs: &[Obs], expected: &mut Expected<M::Row>) -> f64 {
+fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, data: &Data<M>, expected: &mut Expected<M>) -> f64 {
     let ln_share = ln_all(&state.share);
-    let table = m.table(&state.params);
-    let mut log_lik = 0.0;
-    for ((o, w), row) in obs.iter().zip(&mut expected.weight).zip(&mut expected.rows) {
-        let (density, of_row) = m.ln_density(&state.params, &table, o);
-        let (total, share) = shares(m.components(), density, &ln_share, NEGLIGIBLE);
+    expected.table = m.table(&state.params, &data.prepared);
+    let mut log_lik = LnSum::default();
+    let rows = expected.weight.iter_mut().zip(&mut expected.rows);
+    for (i, (o, (w, row))) in data.obs.iter().zip(rows).enumerate() {
+        let (density, of_row) = data.ln_density(m, &state.params, &expected.table, i);
+        let (top, sum, share) = shares(m.components(), density, &ln_share, NEGLIGIBLE);
         *w = share.map(|s| o.n * s);
         *row = of_row;
-        log_lik += o.n * (total + o.ln_const);
+        log_lik.add(o.n * (top + o.ln_const));
+        if sum != 1.0 {
+            log_lik.times_power(sum, o.n);
+        }
     }
-    log_lik
+    log_lik.total()
 }
 
-fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: &[[f64; MOST]], rows: &[M::Row]) {
+fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, data: &Data<M>, expected: &Expected<M>) {
     let mut share = [0.0; MOST];
-    for w in weight {
+    for w in &expected.weight {
         for k in 0..m.components() {
             share[k] += w[k];
         }
@@ -197,7 +246,7 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
     if total > 0.0 {
         state.share = share.map(|s| s / total);
     }
-    m.m_step(&mut state.params, obs, weight, rows);
+    m.m_step(&mut state.params, data, expected);
 }
 
 /// EM until an iteration gains less than the tolerance, for at most `most` iterations in all.
@@ -207,14 +256,14 @@ fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, obs: &[Obs], weight: 
 fn climb<M: Mixture>(
     m: &M,
     state: &mut State<M::Params>,
-    obs: &[Obs],
-    [expected, far_expected]: &mut [Expected<M::Row>; 2],
+    data: &Data<M>,
+    [expected, far_expected]: &mut [Expected<M>; 2],
     most: usize,
     tolerance: f64,
     mut watch: impl FnMut(f64),
 ) {
-    let objective_at = |state: &State<M::Params>, expected: &mut Expected<M::Row>| {
-        let objective = e_step(m, state, obs, expected) + m.ln_prior(&state.params);
+    let objective_at = |state: &State<M::Params>, expected: &mut Expected<M>| {
+        let objective = e_step(m, state, data, expected) + m.ln_prior(&state.params);
         if objective.is_nan() {
             f64::NEG_INFINITY
         } else {
@@ -252,7 +301,7 @@ fn climb<M: Mixture>(
             path.clear();
             path.push(coordinates(m, state));
         }
-        m_step(m, state, obs, &expected.weight, &expected.rows);
+        m_step(m, state, data, expected);
         state.iterations += 1;
     }
 }
@@ -338,38 +387,77 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
     all
 }
 
+/// One set of observations on which states climb.
+struct Slope<'a, M: Mixture> {
+    m: &'a M,
+    data: Data<'a, M>,
+    expected: [Expected<M>; 2],
+    control: &'a Control,
+}
+
+impl<'a, M: Mixture> Slope<'a, M> {
+    fn new(m: &'a M, obs: &'a [Obs], first: &M::Params, control: &'a Control) -> Self {
+        let data = Data::new(m, obs);
+        let expected = [(); 2].map(|()| Expected::new(m, first, &data));
+        Self { m, data, expected, control }
+    }
+
+    /// A state after one M-step from each start.
+    fn starts(&self, first: &M::Params) -> Vec<State<M::Params>> {
+        let mut expected = Expected::given(self.m, first, &self.data, vec![]);
+        start_weights(self.m, self.data.obs, self.control.starts)
+            .into_iter()
+            .map(|start| {
+                let mut state = State::new(first.clone());
+                expected.weight = start;
+                m_step(self.m, &mut state, &self.data, &expected);
+                state
+            })
+            .collect()
+    }
+
+    fn climb(&mut self, states: &mut [State<M::Params>], most: usize) {
+        let (most, tolerance) = (most.min(self.control.iterations), self.control.tolerance);
+        for state in states.iter_mut().filter(|state| !state.converged) {
+            state.objective = f64::NEG_INFINITY;
+            climb(self.m, state, &self.data, &mut self.expected, most, tolerance, |_| ());
+            order_components(self.m, state);
+        }
+        sort_states(self.m, states, tolerance);
+    }
+
+    /// The places at which the starts arrive, the best first.
+    fn candidates(&mut self, first: &M::Params) -> Vec<State<M::Params>> {
+        let mut states = self.starts(first);
+        self.climb(&mut states, SHORT_RUN);
+        drop_same(self.m, &mut states);
+        states.truncate(FINALISTS);
+        self.climb(&mut states, self.control.iterations);
+        states
+    }
+}
+
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
 pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
+    fit_from(m, obs, control, coarse(obs).as_deref())
+}
+
+/// Where there are coarse rows, the starts climb on those, and only what they arrive at goes on.
+fn fit_from<M: Mixture>(m: &M, obs: &[Obs], control: &Control, coarse: Option<&[Obs]>) -> Option<Fit<M::Params>> {
     let k = m.components();
-    let mut expected = [(); 2].map(|()| Expected::new(obs.len()));
     let first = m.start(obs);
-    let mut states: Vec<State<M::Params>> = match m.start_share(&first) {
-        Some(share) => vec![State { share, ..State::new(first.clone()) }],
-        None => {
-            let rows = rows_at(m, &first, obs);
-            start_weights(m, obs, control.starts)
-                .iter()
-                .map(|start| {
-                    let mut state = State::new(first.clone());
-                    m_step(m, &mut state, obs, start, &rows);
-                    state
-                })
-                .collect()
+    let mut slope = Slope::new(m, obs, &first, control);
+    let mut states = match (m.start_share(&first), coarse) {
+        (Some(share), _) => vec![State { share, ..State::new(first.clone()) }],
+        (None, None) => slope.candidates(&first),
+        (None, Some(coarse)) => {
+            let mut states = Slope::new(m, coarse, &first, control).candidates(&first);
+            drop_same(m, &mut states);
+            let afresh = |state: State<M::Params>| State { share: state.share, ..State::new(state.params) };
+            states.into_iter().map(afresh).collect()
         }
     };
-    let mut go_on = |state: &mut State<M::Params>, most: usize| {
-        if !state.converged {
-            state.objective = f64::NEG_INFINITY;
-            climb(m, state, obs, &mut expected, most.min(control.iterations), control.tolerance, |_| ());
-            order_components(m, state);
-        }
-    };
-    states.iter_mut().for_each(|state| go_on(state, SHORT_RUN));
-    sort_states(m, &mut states, control.tolerance);
-    drop_same(m, &mut states);
-    states.truncate(FINALISTS);
-    states.iter_mut().for_each(|state| go_on(state, control.iterations));
-    sort_states(m, &mut states, control.tolerance);
+    slope.climb(&mut states, control.iterations);
     let best = states.into_iter().next()?;
     if !best.objective.is_finite() {
         return None;
@@ -377,7 +465,7 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
     let log_lik = best.objective - m.ln_prior(&best.params);
     let n: f64 = obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
-    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, obs)) - more as f64 * n.ln();
+    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, &slope.data)) - more as f64 * n.ln();
     Some(Fit {
         labelled: m.labelled(&best.params),
         params: best.params,
@@ -387,6 +475,31 @@ pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::P
         converged: best.converged,
         bic_gain,
     })
+}
+
+/// Rows of about the same count and depth as one, for families with depth: enough to tell where starts lead.
+fn coarse(obs: &[Obs]) -> Option<Vec<Obs>> {
+    if obs.iter().all(|o| o.depth == 1.0) {
+        return None;
+    }
+    let bin = |value: f64| (COARSE_BINS * value.log2()) as u64;
+    let count = |y: f64| if y < COARSE_COUNT { y as u64 } else { COARSE_COUNT as u64 + bin(y) };
+    let keys: Vec<u64> = obs.iter().map(|o| count(o.y) << 48 | bin(o.depth) << 32 | u64::from(o.batch)).collect();
+    let (rows, row_of) = group(&keys);
+    let mut coarse = vec![Obs { y: 0.0, depth: 0.0, batch: 0, n: 0.0, ln_const: 0.0 }; rows.len()];
+    for (o, &row) in obs.iter().zip(&row_of) {
+        let all = &mut coarse[row as usize];
+        all.n += o.n;
+        all.y += o.n * o.y;
+        all.depth += o.n * o.depth;
+        all.ln_const += o.n * o.ln_const;
+        all.batch = o.batch;
+    }
+    for all in &mut coarse {
+        let over = 1.0 / all.n;
+        (all.y, all.depth, all.ln_const) = ((all.y * over).round(), all.depth * over, all.ln_const * over);
+    }
+    Some(coarse)
 }
 
 /// The best first, those whose labels hold before all others. Within the tolerance, where rounding would decide, the order of
@@ -426,22 +539,17 @@ fn order_components<M: Mixture>(m: &M, state: &mut State<M::Params>) {
     }
 }
 
-fn rows_at<M: Mixture>(m: &M, params: &M::Params, obs: &[Obs]) -> Vec<M::Row> {
-    let table = m.table(params);
-    obs.iter().map(|o| m.ln_density(params, &table, o).1).collect()
-}
-
 /// Log-likelihood of the background component alone, fitted to everything.
-fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, obs: &[Obs]) -> f64 {
-    let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
-    let mut rows = rows_at(m, &params, obs);
+fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, data: &Data<M>) -> f64 {
+    let weight = data.obs.iter().map(|o| [o.n, 0.0, 0.0]).collect();
+    let mut expected = Expected::given(m, &params, data, weight);
     let mut last = f64::NEG_INFINITY;
     for _ in 0..50 {
-        m.m_step(&mut params, obs, &weight, &rows);
-        let table = m.table(&params);
+        m.m_step(&mut params, data, &expected);
+        expected.table = m.table(&params, &data.prepared);
         let mut log_lik = 0.0;
-        for (o, row) in obs.iter().zip(&mut rows) {
-            let (density, of_row) = m.ln_density(&params, &table, o);
+        for (i, (o, row)) in data.obs.iter().zip(&mut expected.rows).enumerate() {
+            let (density, of_row) = data.ln_density(m, &params, &expected.table, i);
             *row = of_row;
             log_lik += o.n * (density[0] + o.ln_const);
         }
@@ -459,14 +567,16 @@ impl<P> Fit<P> {
     pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, obs: &[Obs]) -> Vec<f64> {
         let last = m.components() - 1;
         let ln_share = ln_all(&self.share);
-        let table = m.table(&self.params);
+        let prepared = m.prepare(obs);
+        let table = m.table(&self.params, &prepared);
         let mut posterior: Vec<f64> = obs
             .iter()
-            .map(|o| {
+            .enumerate()
+            .map(|(i, o)| {
                 let judged = m.judged_as(&self.params, o);
-                let (density, _) = m.ln_density(&self.params, &table, &judged);
-                let (total, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
-                if total.is_finite() {
+                let (density, _) = m.ln_density(&self.params, &table, &prepared, i, &judged);
+                let (top, _, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
+                if top.is_finite() {
                     share[last]
                 } else {
                     // No component can explain the value: far above everything it is signal.
@@ -495,85 +605,40 @@ fn make_monotone(posterior: &mut [f64], pivot: usize) {
     }
 }
 
-/// Equal observations as one row each, sorted by y, depth and batch, and the row of every input. Zeros come first.
-pub fn group<M: Mixture>(m: &M, zeros: Vec<Obs>, seen: &[(f64, f64, u32)]) -> (Vec<Obs>, Vec<u32>) {
-    let mut order: Vec<u32> = (0..seen.len() as u32).collect();
-    let key = |i: u32| seen[i as usize];
-    order.sort_unstable_by(|&a, &b| {
-        let (a, b) = (key(a), key(b));
-        a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2))
-    });
-    let mut obs = zeros;
-    let mut row_of = vec![0; seen.len()];
-    let mut last = None;
-    for i in order {
-        let (y, depth, batch) = key(i);
-        match obs.last_mut() {
-            Some(row) if last == Some((y, depth, batch)) => row.n += 1.0,
-            _ => obs.push(Obs { y, depth, batch, n: 1.0, ln_const: m.ln_const(y, depth) }),
+/// The distinct keys, rising, with how often each occurs, and the place of every key among them.
+pub fn group(keys: &[u64]) -> (Vec<(u64, u32)>, Vec<u32>) {
+    let mut rows: Vec<(u64, u32)> = Vec::new();
+    let mut row_of = vec![0; keys.len()];
+    let mut put = |key: u64, i: usize| {
+        match rows.last_mut() {
+            Some(row) if row.0 == key => row.1 += 1,
+            _ => rows.push((key, 1)),
         }
-        last = Some((y, depth, batch));
-        row_of[i as usize] = obs.len() as u32 - 1;
+        row_of[i] = rows.len() as u32 - 1;
+    };
+    let places = usize::BITS - keys.len().leading_zeros();
+    if keys.iter().fold(0, |all, key| all | key).leading_zeros() >= places {
+        // The place goes into the bits that no key has.
+        let mut order: Vec<u64> = keys.iter().zip(0..).map(|(key, i)| key << places | i).collect();
+        sort(&mut order);
+        order.into_iter().for_each(|at| put(at >> places, (at & ((1 << places) - 1)) as usize));
+    } else {
+        let mut order: Vec<(u64, u32)> = keys.iter().copied().zip(0..).collect();
+        sort(&mut order);
+        order.into_iter().for_each(|(key, i)| put(key, i as usize));
     }
-    (obs, row_of)
+    (rows, row_of)
 }
 
-/// Cells grouped by batch and depth, for the zeros of the families with depth: within a bin of an eighth of an octave
-/// (wider with many batches) the mean depth stands for all.
-struct DepthBins {
-    bin_of_cell: Vec<u32>,
-    batch: Vec<u32>,
-    n: Vec<f64>,
-    depth: Vec<f64>,
-}
-
-impl DepthBins {
-    fn new(counts: &GuideCounts) -> Self {
-        let per_octave = (128 / counts.n_batches()).clamp(1, 8) as f64;
-        // Cells without guide UMIs say nothing under any rate and are left out.
-        let key = |cell: usize| {
-            let depth = counts.depth()[cell];
-            (depth > 0.0).then(|| (counts.batch()[cell], (depth.log2() * per_octave) as u32))
-        };
-        let mut keys: Vec<(u32, u32)> = (0..counts.n_cells()).filter_map(key).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let mut bins = Self {
-            bin_of_cell: vec![u32::MAX; counts.n_cells()],
-            batch: keys.iter().map(|k| k.0).collect(),
-            n: vec![0.0; keys.len()],
-            depth: vec![0.0; keys.len()],
-        };
-        for cell in 0..counts.n_cells() {
-            if let Some(bin) = key(cell).and_then(|k| keys.binary_search(&k).ok()) {
-                bins.bin_of_cell[cell] = bin as u32;
-                bins.n[bin] += 1.0;
-                bins.depth[bin] += counts.depth()[cell];
-            }
-        }
-        bins
-    }
-
-    /// The zeros of a guide: the bins less the cells that have it.
-    fn zeros<M: Mixture>(&self, m: &M, with_guide: &[u32], depth: &[f64]) -> Vec<Obs> {
-        let (mut n, mut sum) = (self.n.clone(), self.depth.clone());
-        for &cell in with_guide {
-            let bin = self.bin_of_cell[cell as usize] as usize;
-            n[bin] -= 1.0;
-            sum[bin] -= depth[cell as usize];
-        }
-        (0..n.len())
-            .filter(|&bin| n[bin] > 0.0)
-            .map(|bin| {
-                let depth = sum[bin] / n[bin];
-                Obs { y: 0.0, depth, batch: self.batch[bin], n: n[bin], ln_const: m.ln_const(0.0, depth) }
-            })
-            .collect()
+fn sort<T: Ord + Send>(values: &mut [T]) {
+    if values.len() < PARALLEL_SORT {
+        values.sort_unstable();
+    } else {
+        values.par_sort_unstable();
     }
 }
 
-/// Scores every guide by a mixture of its own. With `depth`, observations are (count, depth, batch) and zeros are
-/// grouped by depth; without, they are counts alone.
+/// Scores every guide by a mixture of its own, of a family with depth: observations are (count, depth, batch).
 pub fn score_per_guide<M: Mixture>(
     m: &M,
     counts: &GuideCounts,
@@ -581,35 +646,21 @@ pub fn score_per_guide<M: Mixture>(
     progress: &Progress,
 ) -> Result<Scores> {
     let by_guide = counts.by_guide();
-    let bins = DepthBins::new(counts);
+    let classes = DepthClasses::new(counts);
     let fitted = progress.map(counts.n_guides(), |guide| {
         let entries = by_guide.guide(guide);
-        let gate = gate(entries.count.len(), entries.count.iter().copied().max().unwrap_or(0), control);
+        let n_cells = by_guide.n_cells(guide);
+        let gate = gate(n_cells, entries.clone().map(|entry| entry.count).max().unwrap_or(0), control);
         if let Some(row) = gate {
             return (FitRow { unit: guide, ..row }, None);
         }
-        let seen = |(&y, &cell): (&u32, &u32)| {
-            let cell = cell as usize;
-            (f64::from(y), counts.depth()[cell], counts.batch()[cell])
-        };
-        let seen: Vec<(f64, f64, u32)> = entries.count.iter().zip(entries.cell).map(seen).collect();
-        let (obs, row_of) = group(m, bins.zeros(m, entries.cell, counts.depth()), &seen);
+        let (obs, row_of) = classes.observations(m, entries);
         let (row, posterior) = fit_unit(m, &obs, control);
         let scores = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
-        (FitRow { unit: guide, n_cells: seen.len(), ..row }, scores)
+        (FitRow { unit: guide, n_cells, ..row }, scores)
     })?;
-
-    let mut score = vec![0.0; counts.n_counts()];
-    let mut rows = Vec::with_capacity(fitted.len());
-    for (row, scores) in fitted {
-        if let Some(scores) = scores {
-            for (&position, value) in by_guide.guide(row.unit).position.iter().zip(scores) {
-                score[position as usize] = value;
-            }
-        }
-        rows.push(row);
-    }
-    Ok(Scores { score, fits: FitTable::from_rows("guide", &column_names(m), &rows) })
+    let (rows, scores): (Vec<FitRow>, Vec<Option<Vec<f64>>>) = fitted.into_iter().unzip();
+    Ok(Scores { score: by_guide.in_cell_order(&scores), fits: FitTable::from_rows("guide", &column_names(m), &rows) })
 }
 
 /// The scores of a family without depth.
@@ -711,16 +762,15 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
 /// The objective at every iteration from every start: what the law "the log-likelihood never falls" is checked on.
 #[cfg(test)]
 pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
-    let mut expected = [(); 2].map(|()| Expected::new(obs.len()));
     let first = m.start(obs);
-    let rows = rows_at(m, &first, obs);
-    start_weights(m, obs, control.starts)
-        .iter()
-        .map(|start| {
-            let mut state = State::new(first.clone());
-            m_step(m, &mut state, obs, start, &rows);
+    let mut slope = Slope::new(m, obs, &first, control);
+    slope
+        .starts(&first)
+        .iter_mut()
+        .map(|state| {
             let mut trace = Vec::new();
-            climb(m, &mut state, obs, &mut expected, control.iterations, control.tolerance, |v| trace.push(v));
+            let Slope { data, expected, .. } = &mut slope;
+            climb(m, state, data, expected, control.iterations, control.tolerance, |v| trace.push(v));
             trace
         })
         .collect()
@@ -800,6 +850,15 @@ pub mod laws {
         }
     }
 
+    /// Starts on coarse rows end where starts on all rows do, as near as the likelihood tells.
+    pub fn coarseness<M: Mixture>(m: &M, obs: &[Obs]) {
+        let control = Control { tolerance: 1e-12, iterations: 20_000, ..Control::default() };
+        let (Some(a), Some(b)) = (fit(m, obs, &control), fit_from(m, obs, &control, None)) else { panic!("no fit") };
+        for (x, y) in a.posterior(m, obs).iter().zip(b.posterior(m, obs)) {
+            assert!((x - y).abs() < 1e-6, "{x} {y}");
+        }
+    }
+
     /// pack and unpack are inverse.
     pub fn packing<M: Mixture>(m: &M, obs: &[Obs]) {
         let Some(fit) = fit(m, obs, &Control::default()) else { panic!("no fit") };
@@ -815,6 +874,7 @@ pub mod laws {
         never_falls(m, &obs);
         multiplicity(m, &obs);
         grouping(m, &obs);
+        coarseness(m, &obs);
         packing(m, &obs);
     }
 }

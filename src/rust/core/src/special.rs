@@ -1,6 +1,7 @@
 //! Special functions that statrs lacks, all in log space.
 use statrs::function::erf::erfc;
 pub use statrs::function::gamma::digamma;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// ln Gamma for x > 0 by Stirling's series (Abramowitz and Stegun 6.1.41), exact to 1e-13 from 10 on; below by recurrence.
@@ -79,6 +80,54 @@ pub fn ln_sum_exp(x: &[f64]) -> f64 {
         top + x.iter().map(|v| (v - top).exp()).sum::<f64>().ln()
     } else {
         top
+    }
+}
+
+/// A sum of logarithms, of which most are multiplied first: one logarithm for many factors.
+pub struct LnSum {
+    ln: f64,
+    product: f64,
+}
+
+impl Default for LnSum {
+    fn default() -> Self {
+        Self { ln: 0.0, product: 1.0 }
+    }
+}
+
+impl LnSum {
+    const SAFE: Range<f64> = 1e-150..1e150;
+    /// Powers up to this one are multiplied out.
+    const FEW_TIMES: f64 = 8.0;
+
+    pub fn add(&mut self, ln: f64) {
+        self.ln += ln;
+    }
+
+    /// The logarithm of a factor.
+    pub fn times(&mut self, factor: f64) {
+        if !Self::SAFE.contains(&factor) {
+            self.ln += factor.ln();
+            return;
+        }
+        self.product *= factor;
+        if !Self::SAFE.contains(&self.product) {
+            self.ln += self.product.ln();
+            self.product = 1.0;
+        }
+    }
+
+    /// n times the logarithm of a factor.
+    pub fn times_power(&mut self, factor: f64, n: f64) {
+        if n > Self::FEW_TIMES || n.fract() != 0.0 {
+            self.ln += n * factor.ln();
+            return;
+        }
+        (0..n as u32).for_each(|_| self.times(factor));
+    }
+
+    pub fn total(&self) -> f64 {
+        self.ln + self.product.ln()
     }
 }
 

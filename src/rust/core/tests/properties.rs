@@ -86,8 +86,8 @@ proptest! {
         let counts = screen.view();
         let mut by_cell = vec![];
         for guide in 0..screen.n_guides {
-            for &at in counts.by_guide().guide(guide).position {
-                by_cell.push((at as usize, guide as i32));
+            for entry in counts.by_guide().guide(guide) {
+                by_cell.push((entry.position as usize, guide as i32));
             }
         }
         by_cell.sort_unstable();

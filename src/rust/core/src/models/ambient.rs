@@ -25,7 +25,7 @@ use crate::counts::GuideCounts;
 use crate::fit::{Column, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
-use crate::special::{exp_m1, ln_1p, ln_factorial, ln_gamma};
+use crate::special::{exp_m1, ln_1p, ln_factorial, ln_gamma, LnSum};
 use crate::Result;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -80,6 +80,8 @@ const LONGEST_SUM: f64 = 5000.0;
 /// Rising factorials of so many factors are multiplied out before a logarithm is taken, and at all.
 const FEW_FACTORS: f64 = 12.0;
 const MANY_FACTORS: f64 = 48.0;
+/// Odds of less against a guide do not change a posterior.
+const CERTAIN: f64 = 1e-20;
 /// What r and k are drawn to, and by how many nats per cell for a factor of e. Cells without any guide and carriers that
 /// left no UMI look alike: without this the fit may explain all of the former by small r and k.
 const RIDGE: (f64, f64, f64) = (2.0, 8.0, 0.05);
@@ -117,16 +119,10 @@ impl Model for Ambient {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        let (n_guides, n_cells) = (counts.n_guides(), counts.n_cells());
-        // Cells with a count, and the largest: without the counts sorted by guide, which nothing else here needs.
-        let mut seen = vec![(0, 0); n_guides];
-        for (&guide, &y) in counts.guides().iter().zip(counts.counts()) {
-            let (cells, most) = &mut seen[guide as usize];
-            *cells += 1;
-            *most = (*most).max(y as u32);
-        }
+        let n_cells = counts.n_cells();
+        let seen = Seen::each_guide(counts);
         let gates: Vec<Option<FitRow>> =
-            seen.into_iter().map(|(cells, most)| mixture::gate(cells, most, control)).collect();
+            seen.iter().map(|guide| mixture::gate(guide.cells, guide.largest as u32, control)).collect();
         let gated: Vec<bool> = gates.iter().map(Option::is_some).collect();
         if gated.iter().all(|&g| g) {
             let rows: Vec<FitRow> =
@@ -139,9 +135,11 @@ impl Model for Ambient {
         // Every k-th cell, so that all lanes are there.
         let training = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(TRAINING_CELLS).max(1)));
         let (start, by_share) = (training.each_guide(control, progress)?, training.by_share());
+        let all_umis: f64 = seen.iter().map(|guide| guide.umis).sum();
+        let library: Vec<f64> = seen.iter().map(|guide| guide.umis / all_umis).collect();
         let mut run = {
-            let mut one = Run::new(&training, &start, &gated, false, progress)?;
-            let mut other = Run::new(&training, &by_share, &gated, false, progress)?;
+            let mut one = Run::new(&training, &library, &start, &gated, false, progress)?;
+            let mut other = Run::new(&training, &library, &by_share, &gated, false, progress)?;
             for most in [FIRST_ROUNDS, SHORT_ROUNDS] {
                 one.climb(&training, NEAR, most, &gated, progress)?;
                 other.climb(&training, NEAR, most, &gated, progress)?;
@@ -159,7 +157,7 @@ impl Model for Ambient {
         run.climb(&training, GAIN, ROUNDS, &gated, progress)?;
         // Whether there is any signal at all: the same screen as soup and chimeras alone.
         let no_carriers = vec![0.0; training.n_counts()];
-        let mut soup = Run::new(&training, &no_carriers, &gated, true, progress)?;
+        let mut soup = Run::new(&training, &library, &no_carriers, &gated, true, progress)?;
         soup.climb(&training, NEAR, SHORT_ROUNDS, &gated, progress)?;
         if soup.fit.log_lik > (1.0 + FAR) * run.fit.log_lik {
             soup.climb(&training, NEAR, ROUNDS, &gated, progress)?;
@@ -176,18 +174,18 @@ impl Model for Ambient {
             // Guides that few of the training cells carry learn from more, in the end from all.
             let few = n_cells < LAST_SHARE * TRAINING_CELLS;
             let some = Sample::new(counts, (0..n_cells).step_by(if few { 1 } else { LAST_SHARE }));
-            run.guess(&some, progress)?;
-            for _ in 1..LAST_ROUNDS {
-                run.round::<false>(&some, None, &gated, progress)?;
+            run.meet(&some, &gated, progress)?;
+            for _ in 2..LAST_ROUNDS {
+                run.round::<false>(&some, Before::Look, &gated, progress)?;
             }
             let all = if few {
+                run.round::<false>(&some, Before::Look, &gated, progress)?;
                 some
             } else {
                 let all = Sample::new(counts, 0..n_cells);
-                run.guess(&all, progress)?;
+                run.meet(&all, &gated, progress)?;
                 all
             };
-            run.round::<false>(&all, None, &gated, progress)?;
             run.settle::<false>(&all, progress)?;
         } else {
             run.settle::<true>(&training, progress)?;
@@ -223,6 +221,41 @@ fn names() -> Vec<String> {
     ]
     .map(String::from)
     .to_vec()
+}
+
+/// The stored counts of a guide, without sorting them by guide, which nothing here needs.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    cells: usize,
+    largest: f64,
+    umis: f64,
+}
+
+impl Seen {
+    fn each_guide(counts: &GuideCounts) -> Vec<Self> {
+        let n_guides = counts.n_guides();
+        // Few long pieces, because each has its own guides. Sums of whole numbers do not depend on their order.
+        let piece = counts.n_counts().div_ceil(rayon::current_num_threads()).max(1);
+        let pieces = counts.guides().par_chunks(piece).zip(counts.counts().par_chunks(piece));
+        let of_piece = |(guides, counts): (&[i32], &[f64])| {
+            let mut seen = vec![Self::default(); n_guides];
+            for (&guide, &y) in guides.iter().zip(counts) {
+                seen[guide as usize].add(Self { cells: 1, largest: y, umis: y });
+            }
+            seen
+        };
+        let add = |mut all: Vec<Self>, piece: Vec<Self>| {
+            all.iter_mut().zip(piece).for_each(|(all, piece)| all.add(piece));
+            all
+        };
+        pieces.map(of_piece).reduce(|| vec![Self::default(); n_guides], add)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.cells += other.cells;
+        self.largest = self.largest.max(other.largest);
+        self.umis += other.umis;
+    }
 }
 
 /// The shared parameters that are searched for, by index.
@@ -304,7 +337,9 @@ struct Sums {
 
 impl Sums {
     fn new(n_cells: usize, n_counts: usize) -> Self {
-        Self { cell: vec![CellSums::default(); n_cells], own: vec![CellSums::default(); n_counts] }
+        // Memory that is new is slow to be touched, so all threads do it.
+        let all = |n| rayon::iter::repeat_n(CellSums::default(), n).with_min_len(1 << 14).collect();
+        Self { cell: all(n_cells), own: all(n_counts) }
     }
 }
 
@@ -571,37 +606,7 @@ impl Judged {
     }
 }
 
-/// A sum of logarithms, of which most are multiplied first: one logarithm for many factors.
-struct LnSum {
-    ln: f64,
-    product: f64,
-}
-
-impl Default for LnSum {
-    fn default() -> Self {
-        Self { ln: 0.0, product: 1.0 }
-    }
-}
-
 impl LnSum {
-    const SAFE: Range<f64> = 1e-150..1e150;
-
-    fn add(&mut self, ln: f64) {
-        self.ln += ln;
-    }
-
-    fn times(&mut self, factor: f64) {
-        if !Self::SAFE.contains(&factor) {
-            self.ln += factor.ln();
-            return;
-        }
-        self.product *= factor;
-        if !Self::SAFE.contains(&self.product) {
-            self.ln += self.product.ln();
-            self.product = 1.0;
-        }
-    }
-
     /// rate^y Gamma(size + y) / (Gamma(size) y!), what a negative binomial's mass at y has over that at 0.
     fn rise(&mut self, y: f64, rate: f64, size: f64) {
         if y > FEW_FACTORS {
@@ -617,14 +622,10 @@ impl LnSum {
         }
         self.times(above / below);
     }
-
-    fn total(&self) -> f64 {
-        self.ln + self.product.ln()
-    }
 }
 
-/// `ln_odds_not` are those of a cell of which nothing is known.
-fn judge(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> Judged {
+/// `ln_odds_not` are those of a cell of which nothing is known. Without `LIK`, odds that are too small to change a posterior are 0.
+fn judge<const LIK: bool>(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_size: f64) -> Judged {
     let ln_odds_of_zero = ln_odds_not - ln_zero(signal, signal_size);
     if y == 1.0 {
         // Most counts. Background and signal of it, both times both denominators.
@@ -674,6 +675,14 @@ fn judge(ln_odds_not: f64, y: f64, mean: f64, size: f64, signal: f64, signal_siz
             j += 1.0;
         }
         return Judged::new(ln_odds_of_zero.exp() * (above / below), both);
+    }
+    if !LIK {
+        // The sum is 1 at least, and (signal_size + j) / (size + j) nears 1 as j grows.
+        let first = factor * (size / signal_size).max(1.0);
+        let others = factor * ((size + 1.0) / (signal_size + 1.0)).max(1.0);
+        if ln_odds_of_zero.exp() * first * others.powi(FEW_FACTORS as i32) < CERTAIN && others < 1.0 {
+            return Judged::new(0.0, both);
+        }
     }
     let ln_ratio = ln_scale + sum.ln() - y * factor.ln() + ln_rising_ratio(y, signal_size, size);
     Judged::from_ln(ln_odds_of_zero - ln_ratio, both)
@@ -813,6 +822,17 @@ struct Tables {
     ln_prior_weight: f64,
 }
 
+/// What a round knows of the cells.
+#[derive(Clone, Copy)]
+enum Before<'a> {
+    /// The sums of the look before.
+    Look,
+    /// Posteriors of the stored counts, which stand for a look.
+    Posteriors(&'a [f64]),
+    /// From which count on each guide is carried.
+    Cuts(&'a [f64]),
+}
+
 /// A fit on its way.
 struct Run {
     fit: Fit,
@@ -825,22 +845,22 @@ struct Run {
 }
 
 impl Run {
-    fn new(sample: &Sample, start: &[f64], gated: &[bool], soup_only: bool, progress: &Progress) -> Result<Self> {
-        let counts = sample.counts;
-        let n_guides = counts.n_guides();
-        let n_batches = counts.n_batches();
-        let mut library = vec![0.0; n_guides];
-        for (&guide, &y) in counts.guides().iter().zip(counts.counts()) {
-            library[guide as usize] += y;
-        }
-        let total: f64 = library.iter().sum();
-        library.iter_mut().for_each(|l| *l /= total);
+    fn new(
+        sample: &Sample,
+        library: &[f64],
+        start: &[f64],
+        gated: &[bool],
+        soup_only: bool,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let n_guides = sample.counts.n_guides();
+        let n_batches = sample.counts.n_batches();
         let fit = Fit {
             shared: [1.0, 1.5, 2.0, 10.0, 0.01, 0.0, 0.0],
             prior: vec![1.0 / n_guides as f64; n_guides],
             share: vec![1.0 / n_guides as f64; n_guides],
             efficiency: vec![10.0; n_guides],
-            library,
+            library: library.to_vec(),
             exposure: vec![1.0; n_batches],
             capture: vec![1.0; n_batches],
             empty: 1.0,
@@ -856,17 +876,16 @@ impl Run {
         let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
-            run.round::<false>(sample, Some(start), gated, progress)?;
+            run.round::<false>(sample, Before::Posteriors(start), gated, progress)?;
         }
         Ok(run)
     }
 
     /// One round of EM: a look at all cells, what it says of them, and the guides. Returns the log-likelihood before it.
-    /// `start` stands for the posteriors where there is no look yet.
     fn round<const LIK: bool>(
         &mut self,
         sample: &Sample,
-        start: Option<&[f64]>,
+        before: Before,
         gated: &[bool],
         progress: &Progress,
     ) -> Result<f64> {
@@ -878,13 +897,21 @@ impl Run {
             let mut pairs = Vec::new();
             block.each(sample, |place, sums, own, _| {
                 let cell = sample.cells[place];
-                let look = match start {
-                    None => fit.look::<LIK>(&tables, counts, cell, sums, own, &mut pairs),
-                    Some(start) => {
+                let by_itself = |posterior| Pair { posterior, both: 0.0 };
+                let look = match before {
+                    Before::Look => fit.look::<LIK>(&tables, counts, cell, sums, own, &mut pairs),
+                    Before::Posteriors(start) => {
                         pairs.clear();
                         let start = &start[sample.starts[place]..sample.starts[place + 1]];
-                        pairs.extend(start.iter().map(|&posterior| Pair { posterior, both: 0.0 }));
+                        pairs.extend(start.iter().copied().map(by_itself));
                         Look { scale: 1.0, ..Look::default() }
+                    }
+                    Before::Cuts(cuts) => {
+                        pairs.clear();
+                        let carried = |at: usize| counts.counts()[at] >= cuts[counts.guides()[at] as usize];
+                        pairs.extend(counts.cell(cell).map(|at| by_itself(f64::from(u8::from(carried(at))))));
+                        *sums = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, 1.0);
+                        fit.look::<LIK>(&tables, counts, cell, sums, own, &mut pairs)
                     }
                 };
                 *sums = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, look.scale);
@@ -894,7 +921,7 @@ impl Run {
         })?;
         let mut guides = GuideSums::new(counts.n_guides(), counts.n_batches());
         blocks.iter().for_each(|block| guides.add(block));
-        if start.is_none() {
+        if !matches!(before, Before::Posteriors(_)) {
             fit.update_empty(sample.cells.len(), guides.empty);
         }
         fit.update_guides(gated, &tables.zeros, &guides);
@@ -904,25 +931,12 @@ impl Run {
         Ok(guides.log_lik)
     }
 
-    /// First sums of cells that were not looked at yet: a guide is taken as carried from the count on that makes it so in a cell
+    /// A round on cells that were not looked at yet. A guide is first taken as carried from the count on that makes it so in a cell
     /// as it is expected to be.
-    fn guess(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
-        let Run { fit, sums, .. } = self;
-        let (counts, tables) = (sample.counts, fit.tables());
-        let cuts = fit.cuts(&tables, counts);
-        *sums = Sums::new(sample.cells.len(), sample.n_counts());
-        progress.each(sample.blocks::<()>(sums, &mut []), |block| {
-            let mut pairs = Vec::new();
-            block.each(sample, |place, sums, own, _| {
-                let cell = sample.cells[place];
-                pairs.clear();
-                pairs.extend(counts.cell(cell).map(|at| {
-                    let carried = counts.counts()[at] >= cuts[counts.guides()[at] as usize];
-                    Pair { posterior: f64::from(u8::from(carried)), both: 0.0 }
-                }));
-                *sums = fit.learn_cell(&tables, counts, cell, sums, own, &pairs, 1.0);
-            });
-        })?;
+    fn meet(&mut self, sample: &Sample, gated: &[bool], progress: &Progress) -> Result<()> {
+        let cuts = self.fit.cuts(&self.fit.tables(), sample.counts);
+        self.sums = Sums::new(sample.cells.len(), sample.n_counts());
+        self.round::<false>(sample, Before::Cuts(&cuts), gated, progress)?;
         Ok(())
     }
 
@@ -939,10 +953,10 @@ impl Run {
             self.fit.rounds += 1;
             let searches = self.fit.rounds > 2 && self.fit.rounds % 2 == 1;
             if !searches && self.fit.rounds < most {
-                self.round::<false>(sample, None, gated, progress)?;
+                self.round::<false>(sample, Before::Look, gated, progress)?;
                 continue;
             }
-            self.fit.log_lik = self.round::<true>(sample, None, gated, progress)?;
+            self.fit.log_lik = self.round::<true>(sample, Before::Look, gated, progress)?;
             if !searches {
                 break;
             }
@@ -1224,7 +1238,7 @@ impl Fit {
         let carried = |guide: &GuideParams, y: f64| {
             let mean = (exposure * guide.share + hopping * (depth - y).max(0.0) * guide.library).max(1e-12);
             let signal = (capture * guide.efficiency).max(1e-9);
-            judge(guide.ln_odds_not, y, mean, back_size, signal, fore_size).carried >= 0.5
+            judge::<false>(guide.ln_odds_not, y, mean, back_size, signal, fore_size).carried >= 0.5
         };
         tables
             .guides
@@ -1311,7 +1325,8 @@ impl Fit {
             let judged = if self.soup_only {
                 Judged::NEVER
             } else {
-                judge(guide.ln_odds_not, y, mean, back_size, (capture * guide.efficiency).max(1e-9), fore_size)
+                let signal = (capture * guide.efficiency).max(1e-9);
+                judge::<LIK>(guide.ln_odds_not, y, mean, back_size, signal, fore_size)
             };
             if LIK {
                 log_lik.add(
@@ -1565,8 +1580,8 @@ impl Fit {
 
     /// The effects of the cells and what they come from, as score_guides() documents them.
     fn cell_table(&self, counts: &GuideCounts, sums: &Sums, scale: &[f64]) -> Vec<(String, Column)> {
-        let n_cells = counts.n_cells();
-        let column = |f: &dyn Fn(usize) -> f64| Column::Real((0..n_cells).map(f).collect());
+        let cells = || (0..counts.n_cells()).into_par_iter().with_min_len(1 << 13);
+        let column = |f: &(dyn Fn(usize) -> f64 + Sync)| Column::Real(cells().map(f).collect());
         let expected = |cell| self.expected(counts, cell);
         [
             ("exposure_expected", column(&|cell| expected(cell).0)),
@@ -1720,10 +1735,30 @@ mod tests {
             convolved(y);
         }
         // Odds that underflow keep their logarithm.
-        let far = judge(0.5, 400.0, 1e-4, 0.4, 300.0, 2.0);
+        let far = judge::<true>(0.5, 400.0, 1e-4, 0.4, 300.0, 2.0);
         let (background, signal) = (ln_nb(400.0, 1e-4, 0.4), ln_zero(1e-4, 0.4) + ln_nb(400.0, 300.0, 2.0));
         assert!(far.odds_not == 0.0 && far.carried == 1.0 && far.not == 0.0);
         assert!((more(&far) / (signal - background - 0.5) - 1.0).abs() < 1e-4, "{}", more(&far));
+    }
+
+    /// Odds are left out only where nothing can be seen of them.
+    #[test]
+    fn certain_pairs_are_certain() {
+        let mut certain = 0;
+        for y in [13.0, 14.0, 20.0, 47.0, 60.0, 500.0] {
+            for mean in [1e-6, 1e-3, 0.1, 3.0, 30.0] {
+                for (size, signal_size) in [(0.05, 1e3), (1.0, 2.0), (2.0, 1.0), (1e3, 0.2)] {
+                    for signal in [0.01, 1.0, 30.0] {
+                        let exact = judge::<true>(9.0, y, mean, size, signal, signal_size);
+                        let fast = judge::<false>(9.0, y, mean, size, signal, signal_size);
+                        certain += u32::from(fast.odds_not == 0.0 && exact.odds_not > 0.0);
+                        let same = exact.odds_not == fast.odds_not || exact.odds_not < CERTAIN;
+                        assert!(same && fast.carried == exact.carried, "{y} {mean} {size} {signal_size} {signal}");
+                    }
+                }
+            }
+        }
+        assert!(certain > 50, "{certain}");
     }
 
     fn more(judged: &Judged) -> f64 {
@@ -1740,7 +1775,7 @@ mod tests {
             .collect();
         let sum: f64 = terms.iter().sum();
         let first: f64 = terms.iter().enumerate().map(|(j, t)| j as f64 * t).sum();
-        let judged = judge(0.5, y, mean, size, signal, signal_size);
+        let judged = judge::<true>(0.5, y, mean, size, signal, signal_size);
         let odds_not = 0.5f64.exp() * mass(y, mean, size) / sum;
         assert!((judged.odds_not / odds_not - 1.0).abs() < 1e-11 && (judged.both - first / sum).abs() < 1e-12);
         assert!(

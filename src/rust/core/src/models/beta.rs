@@ -11,7 +11,7 @@
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::fit::{FitRow, FitTable, Status};
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{digamma, ln_gamma, trigamma};
 use crate::Result;
@@ -63,13 +63,14 @@ impl Model for Beta {
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
         // Per batch: the share of each cell's largest count and where that count stands (none for a tie).
-        let mut seen: Vec<Vec<(f64, f64, u32)>> = vec![vec![]; counts.n_batches()];
+        let mut seen: Vec<Vec<u64>> = vec![vec![]; counts.n_batches()];
         let mut place: Vec<Vec<Option<usize>>> = vec![vec![]; counts.n_batches()];
         for cell in 0..counts.n_cells() {
             let largest = counts.cell(cell).map(|at| counts.counts()[at]).fold(0.0, f64::max);
             if largest > 0.0 {
                 let batch = counts.batch()[cell] as usize;
-                seen[batch].push(((largest / counts.depth()[cell]).min(MOST_SHARE), 1.0, 0));
+                // Positive numbers have the order of their bits.
+                seen[batch].push((largest / counts.depth()[cell]).min(MOST_SHARE).to_bits());
                 place[batch].push(counts.unique_largest(cell));
             }
         }
@@ -79,7 +80,15 @@ impl Model for Beta {
                 let note = format!("only {n_cells} cells with guide UMIs in this batch");
                 return (FitRow { unit: batch, n_cells, status: Status::Gated, note, ..FitRow::empty() }, vec![]);
             }
-            let (obs, row_of) = mixture::group(self, vec![], &seen[batch]);
+            let (rows, row_of) = mixture::group(&seen[batch]);
+            let row = |&(x, n): &(u64, u32)| Obs {
+                y: f64::from_bits(x),
+                depth: 1.0,
+                batch: 0,
+                n: f64::from(n),
+                ln_const: 0.0,
+            };
+            let obs: Vec<Obs> = rows.iter().map(row).collect();
             let (row, posterior) = self.fit_batch(&obs, control);
             let posterior = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
             (FitRow { unit: batch, n_cells, ..row }, posterior.unwrap_or_default())
@@ -125,15 +134,18 @@ impl Beta {
             return (row, None);
         }
         let mut params = self.start(obs);
-        let weight: Vec<[f64; MOST]> = obs.iter().map(|o| [0.0, o.n, 0.0]).collect();
-        self.m_step(&mut params, obs, &weight, &vec![(); obs.len()]);
-        let table = self.table(&params);
+        let data = Data::new(self, obs);
+        let all = obs.iter().map(|o| [0.0, o.n, 0.0]).collect();
+        let expected = Expected::given(self, &params, &data, all);
+        self.m_step(&mut params, &data, &expected);
+        let table = self.table(&params, &data.prepared);
+        let ln_density = |i| self.ln_density(&params, &table, &data.prepared, i, &obs[i]).0[1];
         let missing = f64::NAN;
         let row = FitRow {
             status: Status::FewerComponents,
             note: "one population, whose largest guide holds most of the cell: all of it is called".into(),
             values: vec![missing, missing, params.0[1].0, params.0[1].1, 0.0, 1.0],
-            log_lik: obs.iter().map(|o| o.n * self.ln_density(&params, &table, o).0[1]).sum(),
+            log_lik: (0..obs.len()).map(|i| obs[i].n * ln_density(i)).sum(),
             ..row
         };
         (row, Some(vec![1.0; obs.len()]))
@@ -186,12 +198,18 @@ fn maximise((mut a, mut b): (f64, f64), mean_ln_x: f64, mean_ln_1mx: f64) -> (f6
 
 impl Mixture for Beta {
     type Params = Params;
+    /// ln x and ln(1 - x) of each observation.
+    type Prepared = Vec<[f64; 2]>;
     /// ln 1 / B(alpha, beta).
     type Table = [f64; MOST];
     type Row = ();
 
     fn components(&self) -> usize {
         self.components
+    }
+
+    fn prepare(&self, obs: &[Obs]) -> Vec<[f64; 2]> {
+        obs.iter().map(|o| [o.y.ln(), (-o.y).ln_1p()]).collect()
     }
 
     fn start(&self, _: &[Obs]) -> Params {
@@ -202,22 +220,29 @@ impl Mixture for Beta {
         0.0
     }
 
-    fn table(&self, p: &Params) -> [f64; MOST] {
+    fn table(&self, p: &Params, _: &Vec<[f64; 2]>) -> [f64; MOST] {
         p.0.map(|(a, b)| ln_gamma(a + b) - ln_gamma(a) - ln_gamma(b))
     }
 
-    fn ln_density(&self, p: &Params, ln_scale: &[f64; MOST], o: &Obs) -> ([f64; MOST], ()) {
-        let (ln_x, ln_1mx) = (o.y.ln(), (-o.y).ln_1p());
+    fn ln_density(
+        &self,
+        p: &Params,
+        ln_scale: &[f64; MOST],
+        logs: &Vec<[f64; 2]>,
+        i: usize,
+        _: &Obs,
+    ) -> ([f64; MOST], ()) {
+        let [ln_x, ln_1mx] = logs[i];
         (std::array::from_fn(|k| (p.0[k].0 - 1.0) * ln_x + (p.0[k].1 - 1.0) * ln_1mx + ln_scale[k]), ())
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
+    fn m_step(&self, p: &mut Params, data: &Data<Self>, expected: &Expected<Self>) {
         for k in 0..self.components {
             let (mut n, mut sum_x, mut sum_1mx) = (0.0, 0.0, 0.0);
-            for (o, w) in obs.iter().zip(weight) {
+            for ([ln_x, ln_1mx], w) in data.prepared.iter().zip(&expected.weight) {
                 n += w[k];
-                sum_x += w[k] * o.y.ln();
-                sum_1mx += w[k] * (-o.y).ln_1p();
+                sum_x += w[k] * ln_x;
+                sum_1mx += w[k] * ln_1mx;
             }
             if n > 0.0 {
                 p.0[k] = maximise(p.0[k], sum_x / n, sum_1mx / n);

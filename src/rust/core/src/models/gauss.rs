@@ -9,7 +9,7 @@
 //! M-step: weighted means, the signal's within its bound, then the variance around them: a maximum.
 use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{ln_normal_density, log10_next};
 use crate::Result;
@@ -60,6 +60,7 @@ fn x(o: &Obs) -> f64 {
 
 impl Mixture for Gauss {
     type Params = Params;
+    type Prepared = ();
     /// ln sd.
     type Table = f64;
     type Row = ();
@@ -67,6 +68,8 @@ impl Mixture for Gauss {
     fn components(&self) -> usize {
         2
     }
+
+    fn prepare(&self, _: &[Obs]) {}
 
     fn start(&self, _: &[Obs]) -> Params {
         Params { mean: [0.0, 1.0], sd: 1.0 }
@@ -76,19 +79,20 @@ impl Mixture for Gauss {
         0.0
     }
 
-    fn table(&self, p: &Params) -> f64 {
+    fn table(&self, p: &Params, _: &()) -> f64 {
         p.sd.ln()
     }
 
-    fn ln_density(&self, p: &Params, ln_sd: &f64, o: &Obs) -> ([f64; MOST], ()) {
+    fn ln_density(&self, p: &Params, ln_sd: &f64, _: &(), _: usize, o: &Obs) -> ([f64; MOST], ()) {
         let x = x(o);
         let density = |k: usize| ln_normal_density((x - p.mean[k]) / p.sd) - ln_sd;
         ([density(0), density(1), 0.0], ())
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
+    fn m_step(&self, p: &mut Params, data: &Data<Self>, expected: &Expected<Self>) {
+        let rows = || data.obs.iter().zip(&expected.weight);
         let (mut n, mut sum) = ([0.0; 2], [0.0; 2]);
-        for (o, w) in obs.iter().zip(weight) {
+        for (o, w) in rows() {
             for k in 0..2 {
                 n[k] += w[k];
                 sum[k] += w[k] * x(o);
@@ -101,7 +105,7 @@ impl Mixture for Gauss {
         }
         p.mean[1] = p.mean[1].max(LEAST_SIGNAL);
         let mut square = 0.0;
-        for (o, w) in obs.iter().zip(weight) {
+        for (o, w) in rows() {
             for k in 0..2 {
                 square += w[k] * (x(o) - p.mean[k]).powi(2);
             }

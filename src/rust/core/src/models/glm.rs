@@ -5,7 +5,7 @@
 //!
 //! gamma_b ~ normal(0, 1) on the scale of eta (the prior of crispat, Braunger and Velten 2024), which shrinks batches
 //! towards each other and leaves an empty batch at 0. With one batch there is no gamma.
-use crate::mixture::{Mixture, Obs, MOST};
+use crate::mixture::{Data, Expected, Mixture, Obs, MOST};
 
 /// Bounds of eta: a rate of 1e-10 UMIs per UMI of depth is no background at all.
 const BOUNDS: (f64, f64) = (-23.0, 23.0);
@@ -43,12 +43,12 @@ impl Rates {
         (0..self.n_batches() as u32).map(|batch| [0, 1].map(|k| self.eta(k, batch).exp())).collect()
     }
 
-    /// Where the batch of an observation stands in a table.
-    pub fn row(&self, o: &Obs) -> usize {
+    /// Where a batch stands in a table.
+    pub fn row(&self, batch: u32) -> usize {
         if self.gamma.is_empty() {
             0
         } else {
-            o.batch as usize
+            batch as usize
         }
     }
 
@@ -60,7 +60,7 @@ impl Rates {
     pub fn sums(&self, obs: &[Obs], weight: &[[f64; MOST]]) -> Slopes {
         let mut sums = vec![[[0.0; 2]; 2]; self.n_batches()];
         for (o, w) in obs.iter().zip(weight) {
-            let cell = &mut sums[self.row(o)];
+            let cell = &mut sums[self.row(o.batch)];
             for k in 0..2 {
                 cell[k][0] += w[k] * o.y;
                 cell[k][1] += w[k] * o.depth;
@@ -157,6 +157,7 @@ pub struct NaturalFamily {
 
 impl Mixture for NaturalFamily {
     type Params = Rates;
+    type Prepared = ();
     /// eta and A(eta) per batch and component.
     type Table = Slopes;
     type Row = ();
@@ -164,6 +165,8 @@ impl Mixture for NaturalFamily {
     fn components(&self) -> usize {
         2
     }
+
+    fn prepare(&self, _: &[Obs]) {}
 
     fn start(&self, _: &[Obs]) -> Rates {
         Rates::new(self.n_batches)
@@ -173,21 +176,21 @@ impl Mixture for NaturalFamily {
         (self.ln_const)(y, depth)
     }
 
-    fn table(&self, p: &Rates) -> Slopes {
+    fn table(&self, p: &Rates, _: &()) -> Slopes {
         p.table(|k, batch| {
             let eta = p.eta(k, batch as u32);
             [eta, (self.cumulant)(eta)[0]]
         })
     }
 
-    fn ln_density(&self, p: &Rates, table: &Slopes, o: &Obs) -> ([f64; MOST], ()) {
-        let [background, signal] = table[p.row(o)].map(|[eta, cumulant]| o.y * eta - o.depth * cumulant);
+    fn ln_density(&self, p: &Rates, table: &Slopes, _: &(), _: usize, o: &Obs) -> ([f64; MOST], ()) {
+        let [background, signal] = table[p.row(o.batch)].map(|[eta, cumulant]| o.y * eta - o.depth * cumulant);
         ([background, signal, 0.0], ())
     }
 
     /// The sums of y and depth per batch and component are sufficient.
-    fn m_step(&self, p: &mut Rates, obs: &[Obs], weight: &[[f64; MOST]], _: &[()]) {
-        let sums = p.sums(obs, weight);
+    fn m_step(&self, p: &mut Rates, data: &Data<Self>, expected: &Expected<Self>) {
+        let sums = p.sums(data.obs, &expected.weight);
         p.ascend(|p| {
             p.table(|k, batch| {
                 let [y, depth] = sums[batch][k];

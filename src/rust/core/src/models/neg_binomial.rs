@@ -11,7 +11,7 @@
 use super::glm::{Rates, Slopes};
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{ln_1p, ln_factorial, LnRising, RisingSlopes};
 use crate::Result;
@@ -56,50 +56,98 @@ pub struct Params {
     theta: [f64; 2],
 }
 
+/// Depths in a batch, and the counts, that occur; and which of them each observation has.
+///
+/// All of the M-step but the sums of the weights is done once for each of these.
+struct Levels {
+    depth: Vec<(f64, u32)>,
+    count: Vec<f64>,
+    of_obs: Vec<(u32, u32)>,
+}
+
+/// The distinct keys, rising, and the place of each key among them.
+fn levels<K: Copy + Ord>(keys: impl Iterator<Item = K> + Clone) -> (Vec<K>, impl Iterator<Item = u32>) {
+    let mut levels: Vec<K> = keys.clone().collect();
+    levels.sort_unstable();
+    levels.dedup();
+    let places: Vec<u32> = keys.map(|key| levels.partition_point(|level| *level < key) as u32).collect();
+    (levels, places.into_iter())
+}
+
+impl Levels {
+    fn new(obs: &[Obs]) -> Self {
+        // Numbers of at least 0 have the order of their bits.
+        let (depth, depth_of) = levels(obs.iter().map(|o| (o.batch, o.depth.to_bits())));
+        let (count, count_of) = levels(obs.iter().map(|o| o.y.to_bits()));
+        Self {
+            depth: depth.into_iter().map(|(batch, depth)| (f64::from_bits(depth), batch)).collect(),
+            count: count.into_iter().map(f64::from_bits).collect(),
+            of_obs: depth_of.zip(count_of).collect(),
+        }
+    }
+}
+
+/// Weights of a component by level: of depths the cells and their UMIs, of counts the cells.
+struct Sums {
+    depth: Vec<[f64; 2]>,
+    count: Vec<f64>,
+}
+
+impl Sums {
+    fn new(levels: &Levels, obs: &[Obs], weight: &[[f64; MOST]]) -> [Self; 2] {
+        let mut sums =
+            [(); 2].map(|()| Self { depth: vec![[0.0; 2]; levels.depth.len()], count: vec![0.0; levels.count.len()] });
+        for ((o, w), &(depth, count)) in obs.iter().zip(weight).zip(&levels.of_obs) {
+            for (sums, w) in sums.iter_mut().zip(w) {
+                let at = &mut sums.depth[depth as usize];
+                at[0] += w;
+                at[1] += w * o.y;
+                sums.count[count as usize] += w;
+            }
+        }
+        sums
+    }
+}
+
 impl Family {
     /// Expected log-likelihood of component k in its theta.
-    fn value_in_theta(&self, p: &Params, k: usize, theta: f64, obs: &[Obs], weight: &[[f64; MOST]]) -> f64 {
+    fn value_in_theta(&self, p: &Params, k: usize, theta: f64, levels: &Levels, sums: &Sums) -> f64 {
         let rates = p.rates.exp_eta();
         let rising = LnRising::new(theta);
         let ln_theta = theta.ln();
-        let of = |o: &Obs| {
-            let mu = o.depth * rates[p.rates.row(o)][k];
-            rising.at(o.y) - o.y * ln_theta - (theta + o.y) * ln_1p(mu / theta)
+        let of_depth = |(&(depth, batch), [n, y]): (&(f64, u32), &[f64; 2])| {
+            y * ln_theta + (theta * n + y) * ln_1p(depth * rates[p.rates.row(batch)][k] / theta)
         };
-        obs.iter().zip(weight).filter(|(_, w)| w[k] > 0.0).map(|(o, w)| w[k] * of(o)).sum()
+        let of_count = |(&y, n): (&f64, &f64)| n * rising.at(y);
+        levels.count.iter().zip(&sums.count).map(of_count).sum::<f64>()
+            - levels.depth.iter().zip(&sums.depth).map(of_depth).sum::<f64>()
     }
 
-    /// Its slope and second derivative in ln theta. The rows hold ln(1 + mu / theta).
-    fn slopes_in_theta(
-        &self,
-        p: &Params,
-        k: usize,
-        obs: &[Obs],
-        weight: &[[f64; MOST]],
-        rows: &[[f64; 2]],
-    ) -> (f64, f64) {
+    /// Its slope and second derivative in ln theta.
+    fn slopes_in_theta(&self, p: &Params, k: usize, levels: &Levels, sums: &Sums, ln_ratio: &[[f64; 2]]) -> (f64, f64) {
         let (mut slope, mut second) = (0.0, 0.0);
         let rates = p.rates.exp_eta();
         let theta = p.theta[k];
         let over_theta = 1.0 / theta;
+        for ((&(depth, batch), [n, y]), ln_ratio) in levels.depth.iter().zip(&sums.depth).zip(ln_ratio) {
+            let mu = depth * rates[p.rates.row(batch)][k];
+            let over = 1.0 / (theta + mu);
+            let off = (mu * n - y) * over;
+            slope += off - n * ln_ratio[k];
+            second += (n * mu * over_theta - off) * over;
+        }
         let mut rising = RisingSlopes::new(theta);
-        for ((o, w), row) in obs.iter().zip(weight).zip(rows) {
-            let w = w[k];
-            if w > 0.0 {
-                let mu = o.depth * rates[p.rates.row(o)][k];
-                let over = 1.0 / (theta + mu);
-                let (of_y, second_of_y) = rising.to(o.y);
-                let off = (mu - o.y) * over;
-                slope += w * (off - row[k] + of_y);
-                second += w * ((mu * over_theta - off) * over + second_of_y);
-            }
+        for (&y, n) in levels.count.iter().zip(&sums.count) {
+            let (of_y, second_of_y) = rising.to(y);
+            slope += n * of_y;
+            second += n * second_of_y;
         }
         (theta * slope, theta * slope + theta * theta * second)
     }
 
-    fn step_theta(&self, p: &mut Params, k: usize, obs: &[Obs], weight: &[[f64; MOST]], rows: &[[f64; 2]]) {
+    fn step_theta(&self, p: &mut Params, k: usize, levels: &Levels, sums: &Sums, ln_ratio: &[[f64; 2]]) {
         let here = p.theta[k];
-        let (slope, second) = self.slopes_in_theta(p, k, obs, weight, rows);
+        let (slope, second) = self.slopes_in_theta(p, k, levels, sums, ln_ratio);
         let mut step = if second < 0.0 { -slope / second } else { slope.signum() }.clamp(-1.5, 1.5);
         // Where no cell is in the component, there is nothing to step by.
         if step.is_nan() {
@@ -107,7 +155,7 @@ impl Family {
         }
         let to = |step: f64| (here * step.exp()).clamp(THETA[k].0, THETA[k].1);
         if step.abs() > SURE_STEP && to(step) != here {
-            let value = |theta| self.value_in_theta(p, k, theta, obs, weight);
+            let value = |theta| self.value_in_theta(p, k, theta, levels, sums);
             let before = value(here);
             while step.abs() > SURE_STEP && value(to(step)) < before {
                 step *= 0.25;
@@ -117,15 +165,28 @@ impl Family {
     }
 }
 
+/// What the parameters make of the levels.
+struct Table {
+    /// eta - ln theta per batch and component.
+    ln_odds: Slopes,
+    /// ln(1 + mu / theta) by depth and component.
+    ln_ratio: Vec<[f64; 2]>,
+    /// ln Gamma(theta + y) / Gamma(theta).
+    rising: [LnRising; 2],
+}
+
 impl Mixture for Family {
     type Params = Params;
-    /// exp(eta), eta - ln theta, per batch and component; ln Gamma(theta + y) / Gamma(theta).
-    type Table = (Vec<[f64; 2]>, Slopes, [LnRising; 2]);
-    /// ln(1 + mu / theta) of each component.
-    type Row = [f64; 2];
+    type Prepared = Levels;
+    type Table = Table;
+    type Row = ();
 
     fn components(&self) -> usize {
         2
+    }
+
+    fn prepare(&self, obs: &[Obs]) -> Levels {
+        Levels::new(obs)
     }
 
     fn start(&self, _: &[Obs]) -> Params {
@@ -136,17 +197,24 @@ impl Mixture for Family {
         y * depth.ln() - ln_factorial(y)
     }
 
-    fn table(&self, p: &Params) -> Self::Table {
-        let rising = p.theta.map(LnRising::new);
+    fn table(&self, p: &Params, levels: &Levels) -> Table {
         let ln_theta = p.theta.map(f64::ln);
-        (p.rates.exp_eta(), p.rates.table(|k, batch| [p.rates.eta(k, batch as u32) - ln_theta[k], 0.0]), rising)
+        let rates = p.rates.exp_eta();
+        let ln_ratio = |&(depth, batch): &(f64, u32)| {
+            let rates = rates[p.rates.row(batch)];
+            [0, 1].map(|k| ln_1p(depth * rates[k] / p.theta[k]))
+        };
+        Table {
+            ln_odds: p.rates.table(|k, batch| [p.rates.eta(k, batch as u32) - ln_theta[k], 0.0]),
+            ln_ratio: levels.depth.iter().map(ln_ratio).collect(),
+            rising: p.theta.map(LnRising::new),
+        }
     }
 
-    fn ln_density(&self, p: &Params, (rates, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], [f64; 2]) {
-        let row = p.rates.row(o);
-        let ln_ratio = [0, 1].map(|k| ln_1p(o.depth * rates[row][k] / p.theta[k]));
-        let ln_mass = |k: usize| rising[k].at(o.y) + o.y * ln_odds[row][k][0] - (p.theta[k] + o.y) * ln_ratio[k];
-        ([ln_mass(0), ln_mass(1), 0.0], ln_ratio)
+    fn ln_density(&self, p: &Params, table: &Table, levels: &Levels, i: usize, o: &Obs) -> ([f64; MOST], ()) {
+        let (ln_odds, ln_ratio) = (table.ln_odds[p.rates.row(o.batch)], table.ln_ratio[levels.of_obs[i].0 as usize]);
+        let ln_mass = |k: usize| table.rising[k].at(o.y) + o.y * ln_odds[k][0] - (p.theta[k] + o.y) * ln_ratio[k];
+        ([ln_mass(0), ln_mass(1), 0.0], ())
     }
 
     fn judged_as(&self, p: &Params, o: &Obs) -> Obs {
@@ -166,24 +234,26 @@ impl Mixture for Family {
         Obs { y, ..*o }
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[[f64; 2]]) {
-        // First the thetas, while the rows hold.
-        self.step_theta(p, 0, obs, weight, rows);
-        self.step_theta(p, 1, obs, weight, rows);
+    fn m_step(&self, p: &mut Params, data: &Data<Self>, expected: &Expected<Self>) {
+        let levels = &data.prepared;
+        let sums = Sums::new(levels, data.obs, &expected.weight);
+        // First the thetas, while the table holds.
+        for k in 0..2 {
+            self.step_theta(p, k, levels, &sums[k], &expected.table.ln_ratio);
+        }
         let theta = p.theta;
         p.rates.ascend(|rates| {
             let exp_eta = rates.exp_eta();
             let mut slopes = vec![[[0.0; 2]; 2]; exp_eta.len()];
-            for (o, w) in obs.iter().zip(weight) {
-                let row = rates.row(o);
+            for (at, &(depth, batch)) in levels.depth.iter().enumerate() {
+                let row = rates.row(batch);
                 for k in 0..2 {
-                    if w[k] > 0.0 {
-                        let mu = o.depth * exp_eta[row][k];
-                        let all = 1.0 / (theta[k] + mu);
-                        let ratio = w[k] * theta[k] * all;
-                        slopes[row][k][0] += (o.y - mu) * ratio;
-                        slopes[row][k][1] += mu * ratio * (o.y + theta[k]) * all;
-                    }
+                    let [n, y] = sums[k].depth[at];
+                    let mu = depth * exp_eta[row][k];
+                    let over = 1.0 / (theta[k] + mu);
+                    let ratio = theta[k] * over;
+                    slopes[row][k][0] += (y - mu * n) * ratio;
+                    slopes[row][k][1] += mu * ratio * (y + theta[k] * n) * over;
                 }
             }
             slopes

@@ -15,7 +15,7 @@
 //! truncated normal), within the bound, which raises the likelihood.
 use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Fit, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Fit, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{ln_1p, ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
 use crate::Result;
@@ -156,6 +156,7 @@ pub struct Params {
 
 impl Mixture for PoissonGauss {
     type Params = Params;
+    type Prepared = ();
     /// ln lambda.
     type Table = f64;
     type Row = Within;
@@ -163,6 +164,8 @@ impl Mixture for PoissonGauss {
     fn components(&self) -> usize {
         2
     }
+
+    fn prepare(&self, _: &[Obs]) {}
 
     fn start(&self, obs: &[Obs]) -> Params {
         let rough = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
@@ -185,17 +188,17 @@ impl Mixture for PoissonGauss {
         0.0
     }
 
-    fn table(&self, p: &Params) -> f64 {
+    fn table(&self, p: &Params, _: &()) -> f64 {
         p.lambda.ln()
     }
 
-    fn ln_density(&self, p: &Params, ln_lambda: &f64, o: &Obs) -> ([f64; MOST], Within) {
+    fn ln_density(&self, p: &Params, ln_lambda: &f64, _: &(), _: usize, o: &Obs) -> ([f64; MOST], Within) {
         let (signal, within) = p.signal.ln_mass(o.y);
         ([o.y * ln_lambda - p.lambda - ln_factorial(o.y), signal, 0.0], within)
     }
 
-    fn m_step(&self, p: &mut Params, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Within]) {
-        let (n, sum) = background_sums(obs, weight);
+    fn m_step(&self, p: &mut Params, data: &Data<Self>, Expected { weight, rows, .. }: &Expected<Self>) {
+        let (n, sum) = background_sums(data.obs, weight);
         if n > 0.0 {
             p.lambda = (sum / n).max(LEAST_LAMBDA);
         }
@@ -253,10 +256,10 @@ fn coarse(obs: &[Obs]) -> Vec<Obs> {
 /// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.
 fn least_signal(guard: &Fit<Wide>) -> f64 {
     let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + guard.share[0].ln() - guard.share[1].ln();
-    let table = Overdispersed.table(&guard.params);
+    let table = Overdispersed.table(&guard.params, &());
     let is_signal = |&y: &u32| {
         let o = Obs { y: f64::from(y), depth: 1.0, batch: 0, n: 1.0, ln_const: 0.0 };
-        let ([background, signal, _], _) = Overdispersed.ln_density(&guard.params, &table, &o);
+        let ([background, signal, _], _) = Overdispersed.ln_density(&guard.params, &table, &(), 0, &o);
         signal - background >= ln_odds
     };
     f64::from((1..MOST_LEAST).find(is_signal).unwrap_or(MOST_LEAST))
@@ -274,6 +277,7 @@ struct Wide {
 
 impl Mixture for Overdispersed {
     type Params = Wide;
+    type Prepared = ();
     /// Of the background: ln of the mass at 0, ln of mean / (size + mean), and ln Gamma(size + y) / Gamma(size) by y.
     type Table = (f64, f64, LnRising);
     type Row = Within;
@@ -281,6 +285,8 @@ impl Mixture for Overdispersed {
     fn components(&self) -> usize {
         2
     }
+
+    fn prepare(&self, _: &[Obs]) {}
 
     fn start(&self, obs: &[Obs]) -> Wide {
         Wide { mean: 1.0, size: LN_SIZE.0.exp(), signal: LogNormal::start(obs) }
@@ -290,19 +296,26 @@ impl Mixture for Overdispersed {
         0.0
     }
 
-    fn table(&self, p: &Wide) -> Self::Table {
+    fn table(&self, p: &Wide, _: &()) -> Self::Table {
         (-p.size * ln_1p(p.mean / p.size), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
     }
 
-    fn ln_density(&self, p: &Wide, (zero, ln_odds, rising): &Self::Table, o: &Obs) -> ([f64; MOST], Within) {
+    fn ln_density(
+        &self,
+        p: &Wide,
+        (zero, ln_odds, rising): &Self::Table,
+        _: &(),
+        _: usize,
+        o: &Obs,
+    ) -> ([f64; MOST], Within) {
         let background = if o.y > 0.0 { zero + o.y * ln_odds + rising.at(o.y) - ln_factorial(o.y) } else { *zero };
         let (signal, within) = p.signal.ln_mass(o.y);
         ([background, signal, 0.0], within)
     }
 
     /// The mean is the weighted mean; one safeguarded Newton step on ln size.
-    fn m_step(&self, p: &mut Wide, obs: &[Obs], weight: &[[f64; MOST]], rows: &[Within]) {
-        let (n, sum) = background_sums(obs, weight);
+    fn m_step(&self, p: &mut Wide, data: &Data<Self>, Expected { weight, rows, .. }: &Expected<Self>) {
+        let (n, sum) = background_sums(data.obs, weight);
         if n > 0.0 {
             p.mean = (sum / n).max(LEAST_LAMBDA);
         }
@@ -312,7 +325,7 @@ impl Mixture for Overdispersed {
         let mut slope = n * (1.0 - p.size * over - ln_ratio) - sum * over;
         let mut second = n * (p.mean / p.size - p.mean * over) * over + sum * over * over;
         let mut rising = RisingSlopes::new(p.size);
-        for (o, w) in obs.iter().zip(weight) {
+        for (o, w) in data.obs.iter().zip(weight) {
             if w[0] > 0.0 {
                 let (of_y, second_of_y) = rising.to(o.y);
                 slope += w[0] * of_y;

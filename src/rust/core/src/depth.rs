@@ -1,0 +1,102 @@
+//! Cells of equal depth and batch are one class: all that a family with depth sees of a cell.
+use crate::counts::{Entry, GuideCounts, BLOCK};
+use crate::mixture::{self, Mixture, Obs};
+use rayon::prelude::*;
+
+/// The classes, sorted by depth and batch, and where zeros are grouped, bins of them: within an eighth of an octave (wider with
+/// many batches) the mean depth stands for all.
+pub struct DepthClasses {
+    /// Of cells without guide UMIs, which say nothing under any rate, no class.
+    of_cell: Vec<u32>,
+    class: Vec<Class>,
+    bin: Vec<Bin>,
+}
+
+struct Class {
+    depth: f64,
+    batch: u32,
+    bin: usize,
+}
+
+#[derive(Clone)]
+struct Bin {
+    batch: u32,
+    /// Cells, and the sum of their depths.
+    n: f64,
+    depth: f64,
+}
+
+impl DepthClasses {
+    pub fn new(counts: &GuideCounts) -> Self {
+        // Positive numbers have the order of their bits.
+        let key = |(&depth, &batch): (&f64, &u32)| (depth.to_bits(), batch);
+        let seen = |key: &(u64, u32)| f64::from_bits(key.0) > 0.0;
+        let of_block = |(depth, batch): (&[f64], &[u32])| {
+            let mut keys: Vec<(u64, u32)> = depth.iter().zip(batch).map(key).filter(seen).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        };
+        let blocks = counts.depth().par_chunks(BLOCK).zip(counts.batch().par_chunks(BLOCK));
+        let mut keys: Vec<(u64, u32)> = blocks.map(of_block).collect::<Vec<_>>().concat();
+        keys.par_sort_unstable();
+        keys.dedup();
+
+        let cells = counts.depth().par_iter().zip(counts.batch()).with_min_len(BLOCK);
+        let of_cell: Vec<u32> =
+            cells.map(|cell| keys.binary_search(&key(cell)).map_or(u32::MAX, |class| class as u32)).collect();
+
+        let per_octave = (128 / counts.n_batches()).clamp(1, 8) as f64;
+        let bin_of = |&(depth, batch): &(u64, u32)| (batch, (f64::from_bits(depth).log2() * per_octave) as u32);
+        let mut bins: Vec<(u32, u32)> = keys.iter().map(bin_of).collect();
+        bins.sort_unstable();
+        bins.dedup();
+        let class: Vec<Class> = keys
+            .iter()
+            .map(|key| {
+                let bin = bins.partition_point(|bin| *bin < bin_of(key));
+                Class { depth: f64::from_bits(key.0), batch: key.1, bin }
+            })
+            .collect();
+        let mut bin: Vec<Bin> = bins.iter().map(|&(batch, _)| Bin { batch, n: 0.0, depth: 0.0 }).collect();
+        for class in of_cell.iter().filter_map(|&at| class.get(at as usize)) {
+            bin[class.bin].n += 1.0;
+            bin[class.bin].depth += class.depth;
+        }
+        Self { of_cell, class, bin }
+    }
+
+    /// What a guide with these counts is seen as: first the zeros by bin, then equal (count, depth, batch) as one row each, sorted;
+    /// and the row of every count.
+    pub fn observations<'a, M: Mixture>(
+        &self,
+        m: &M,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> (Vec<Obs>, Vec<u32>) {
+        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(self.of_cell[entry.cell as usize]);
+        let keys: Vec<u64> = entries.map(key).collect();
+        let (rows, mut row_of) = mixture::group(&keys);
+        // The zeros are the bins less the cells that have the guide.
+        let mut zeros = self.bin.clone();
+        let mut counted = Vec::with_capacity(rows.len());
+        for (key, n) in rows {
+            let (y, class, n) = ((key >> 32) as f64, &self.class[key as u32 as usize], f64::from(n));
+            zeros[class.bin].n -= n;
+            zeros[class.bin].depth -= n * class.depth;
+            let &Class { depth, batch, .. } = class;
+            counted.push(Obs { y, depth, batch, n, ln_const: m.ln_const(y, depth) });
+        }
+        let mut obs: Vec<Obs> = zeros
+            .iter()
+            .filter(|bin| bin.n > 0.0)
+            .map(|bin| {
+                let depth = bin.depth / bin.n;
+                Obs { y: 0.0, depth, batch: bin.batch, n: bin.n, ln_const: m.ln_const(0.0, depth) }
+            })
+            .collect();
+        let n_zeros = obs.len() as u32;
+        row_of.iter_mut().for_each(|row| *row += n_zeros);
+        obs.extend(counted);
+        (obs, row_of)
+    }
+}
