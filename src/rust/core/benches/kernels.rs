@@ -48,9 +48,7 @@ fn views(indptr: &[i32], guides: &[i32], y: &[f64], n_guides: usize) -> Result<(
     let new = || GuideCounts::new(n_guides, indptr, guides, y, None);
     time("GuideCounts::new, per count", y.len(), new);
     time("first_bad_count, per count", y.len(), || first_bad_count(y));
-    time("GuideCounts::new and by_guide, per count", y.len(), || {
-        new().map(|counts| counts.by_guide().n_cells(0))
-    });
+    time("GuideCounts::new and by_guide, per count", y.len(), || new().map(|counts| counts.by_guide().n_cells(0)));
     let counts = new()?;
     time("cells_per_guide, per count", y.len(), || counts.cells_per_guide());
     let score: Vec<f64> = y.iter().map(|y| (y / (y + 5.0)).min(1.0)).collect();

@@ -33,7 +33,7 @@ use std::sync::OnceLock;
 
 /// Cells that are summed together; fixes the order of sums. More where there are more than [`BLOCKS`] of these.
 const BLOCK: usize = 512;
-const BLOCKS: usize = 256;
+const BLOCKS: usize = 64;
 /// Cells the shared parameters are learnt from, and those the search looks at; more say nothing new of them.
 const TRAINING_CELLS: usize = 20_000;
 const SEARCH_CELLS: usize = 5_000;
@@ -1310,7 +1310,6 @@ impl Fit {
         if LIK {
             log_lik.add(row.of(|row| row.zero_sum) - zero_size * tables.shares.ln_all(reach));
         }
-        let mut ln_empty = row.of(|row| row.not_carried_sum);
         let mut none_carried = 1.0;
         for (at, own) in counts.cell(cell).zip(own) {
             let g = counts.guides()[at] as usize;
@@ -1337,11 +1336,18 @@ impl Fit {
                 judged.add_more(&mut log_lik);
             }
             none_carried *= judged.not;
-            ln_empty -= row.of(|row| row.ln_not[g]);
             pairs.push(Pair { posterior: judged.carried, both: judged.both });
         }
-        // The cell without any guide has weight w instead of 1.
-        let empty = none_carried * ln_empty.exp();
+        // The cell without any guide has weight w instead of 1. Most cells are certain to have one.
+        let empty = if none_carried < CERTAIN {
+            0.0
+        } else {
+            let mut ln_empty = row.of(|row| row.not_carried_sum);
+            for &guide in &counts.guides()[counts.cell(cell)] {
+                ln_empty -= row.of(|row| row.ln_not[guide as usize]);
+            }
+            none_carried * ln_empty.exp()
+        };
         let empty = if empty < 1.0 { empty } else { 1.0 };
         let scale = self.empty * empty + (1.0 - empty);
         for pair in pairs {
