@@ -3,6 +3,9 @@ use crate::counts::{Entry, GuideCounts, BLOCK};
 use crate::mixture::{self, Mixture, Obs};
 use rayon::prelude::*;
 
+/// Counts and classes that are found by their place.
+const SMALL: usize = 1 << 13;
+
 /// The classes, sorted by depth and batch, and where zeros are grouped, bins of them: within an eighth of an octave (wider with
 /// many batches) the mean depth stands for all.
 pub struct DepthClasses {
@@ -73,14 +76,12 @@ impl DepthClasses {
         m: &M,
         entries: impl Iterator<Item = &'a Entry>,
     ) -> (Vec<Obs>, Vec<u32>) {
-        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(self.of_cell[entry.cell as usize]);
-        let keys: Vec<u64> = entries.map(key).collect();
-        let (rows, mut row_of) = mixture::group(&keys);
+        let (rows, mut row_of) = self.group(entries);
         // The zeros are the bins less the cells that have the guide.
         let mut zeros = self.bin.clone();
         let mut counted = Vec::with_capacity(rows.len());
         for (key, n) in rows {
-            let (y, class, n) = ((key >> 32) as f64, &self.class[key as u32 as usize], f64::from(n));
+            let (y, class, n) = (f64::from(count_of(key)), &self.class[class_of(key)], f64::from(n));
             zeros[class.bin].n -= n;
             zeros[class.bin].depth -= n * class.depth;
             let &Class { depth, batch, .. } = class;
@@ -98,5 +99,67 @@ impl DepthClasses {
         row_of.iter_mut().for_each(|row| *row += n_zeros);
         obs.extend(counted);
         (obs, row_of)
+    }
+
+    /// [`mixture::group`] of the counts and classes.
+    fn group<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> (Vec<(u64, u32)>, Vec<u32>) {
+        // Small counts, which most are, need no sorting: how many of each count and class, and then their row.
+        let n_classes = self.class.len();
+        let small = (SMALL / n_classes.max(1)) as u32;
+        let mut of_small = vec![0u32; small as usize * n_classes];
+        let place = |key: u64| (count_of(key) < small).then(|| count_of(key) as usize * n_classes + class_of(key));
+        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(self.of_cell[entry.cell as usize]);
+        let keys: Vec<u64> = entries.map(key).collect();
+        let mut large = vec![];
+        for &key in &keys {
+            match place(key) {
+                Some(at) => of_small[at] += 1,
+                None => large.push(key),
+            }
+        }
+        let mut rows = vec![];
+        for (at, n) in of_small.iter_mut().enumerate().filter(|(_, n)| **n > 0) {
+            rows.push((((at / n_classes) as u64) << 32 | (at % n_classes) as u64, *n));
+            *n = rows.len() as u32 - 1;
+        }
+        let (large_rows, large_row_of) = mixture::group(&large);
+        let first = rows.len() as u32;
+        rows.extend(large_rows);
+        let mut large_row_of = large_row_of.into_iter();
+        let row = |&key: &u64| match place(key) {
+            Some(at) => of_small[at],
+            None => first + large_row_of.next().unwrap_or_default(),
+        };
+        let row_of = keys.iter().map(row).collect();
+        (rows, row_of)
+    }
+}
+
+fn count_of(key: u64) -> u32 {
+    (key >> 32) as u32
+}
+
+fn class_of(key: u64) -> usize {
+    key as u32 as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_those_of_sorting() {
+        // 600 classes: only counts below 13 are small.
+        let (indptr, guides): (Vec<i32>, Vec<i32>) = ((0..=6000).collect(), vec![0; 6000]);
+        let y: Vec<f64> = (0..6000).map(|cell| f64::from(1 + (cell * 7919) % 600)).collect();
+        let counts = GuideCounts::new(1, &indptr, &guides, &y, None).unwrap();
+        let classes = DepthClasses::new(&counts);
+        let entries = || counts.by_guide().guide(0);
+        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(classes.of_cell[entry.cell as usize]);
+        let keys: Vec<u64> = entries().map(key).collect();
+        assert!(classes.class.len() == 600 && keys.iter().any(|&key| count_of(key) < 13));
+        assert_eq!(classes.group(entries()), mixture::group(&keys));
+        let (naive, row_of) = mixture::group(&[5, 3, 5, 5]);
+        assert_eq!((naive, row_of), (vec![(3, 1), (5, 3)], vec![1, 0, 1, 1]));
     }
 }
