@@ -66,12 +66,12 @@ struct Levels {
 }
 
 /// The distinct keys, rising, and the place of each key among them.
-fn levels<K: Copy + Ord>(keys: impl Iterator<Item = K> + Clone) -> (Vec<K>, impl Iterator<Item = u32>) {
+fn levels<K: Copy + Ord>(keys: impl Iterator<Item = K> + Clone) -> (Vec<K>, Vec<u32>) {
     let mut levels: Vec<K> = keys.clone().collect();
     levels.sort_unstable();
     levels.dedup();
-    let places: Vec<u32> = keys.map(|key| levels.partition_point(|level| *level < key) as u32).collect();
-    (levels, places.into_iter())
+    let places = keys.map(|key| levels.partition_point(|level| *level < key) as u32).collect();
+    (levels, places)
 }
 
 impl Levels {
@@ -82,7 +82,7 @@ impl Levels {
         Self {
             depth: depth.into_iter().map(|(batch, depth)| (f64::from_bits(depth), batch)).collect(),
             count: count.into_iter().map(f64::from_bits).collect(),
-            of_obs: depth_of.zip(count_of).collect(),
+            of_obs: depth_of.into_iter().zip(count_of).collect(),
         }
     }
 }
