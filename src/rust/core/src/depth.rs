@@ -108,7 +108,7 @@ impl DepthClasses {
         let small = (SMALL / n_classes.max(1)) as u32;
         let mut of_small = vec![0u32; small as usize * n_classes];
         let place = |key: u64| (count_of(key) < small).then(|| count_of(key) as usize * n_classes + class_of(key));
-        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(self.of_cell[entry.cell as usize]);
+        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(self.of_cell[entry.cell as usize]);
         let keys: Vec<u64> = entries.map(key).collect();
         let mut large = vec![];
         for &key in &keys {
@@ -119,7 +119,7 @@ impl DepthClasses {
         }
         let mut rows = vec![];
         for (at, n) in of_small.iter_mut().enumerate().filter(|(_, n)| **n > 0) {
-            rows.push((((at / n_classes) as u64) << 32 | (at % n_classes) as u64, *n));
+            rows.push(((((at / n_classes) as u64) << 32) | (at % n_classes) as u64, *n));
             *n = rows.len() as u32 - 1;
         }
         let (large_rows, large_row_of) = mixture::group(&large);
@@ -155,7 +155,7 @@ mod tests {
         let counts = GuideCounts::new(1, &indptr, &guides, &y, None).unwrap();
         let classes = DepthClasses::new(&counts);
         let entries = || counts.by_guide().guide(0);
-        let key = |entry: &Entry| u64::from(entry.count) << 32 | u64::from(classes.of_cell[entry.cell as usize]);
+        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(classes.of_cell[entry.cell as usize]);
         let keys: Vec<u64> = entries().map(key).collect();
         assert!(classes.class.len() == 600 && keys.iter().any(|&key| count_of(key) < 13));
         assert_eq!(classes.group(entries()), mixture::group(&keys));

@@ -484,7 +484,7 @@ fn coarse(obs: &[Obs]) -> Option<Vec<Obs>> {
     }
     let bin = |value: f64| (COARSE_BINS * value.log2()) as u64;
     let count = |y: f64| if y < COARSE_COUNT { y as u64 } else { COARSE_COUNT as u64 + bin(y) };
-    let keys: Vec<u64> = obs.iter().map(|o| count(o.y) << 48 | bin(o.depth) << 32 | u64::from(o.batch)).collect();
+    let keys: Vec<u64> = obs.iter().map(|o| (count(o.y) << 48) | (bin(o.depth) << 32) | u64::from(o.batch)).collect();
     let (rows, row_of) = group(&keys);
     let mut coarse = vec![Obs { y: 0.0, depth: 0.0, batch: 0, n: 0.0, ln_const: 0.0 }; rows.len()];
     for (o, &row) in obs.iter().zip(&row_of) {
@@ -619,7 +619,7 @@ pub fn group(keys: &[u64]) -> (Vec<(u64, u32)>, Vec<u32>) {
     let places = usize::BITS - keys.len().leading_zeros();
     if keys.iter().fold(0, |all, key| all | key).leading_zeros() >= places {
         // The place goes into the bits that no key has.
-        let mut order: Vec<u64> = keys.iter().zip(0..).map(|(key, i)| key << places | i).collect();
+        let mut order: Vec<u64> = keys.iter().zip(0..).map(|(key, i)| (key << places) | i).collect();
         sort(&mut order);
         order.into_iter().for_each(|at| put(at >> places, (at & ((1 << places) - 1)) as usize));
     } else {
