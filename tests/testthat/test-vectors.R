@@ -79,9 +79,10 @@ test_that("memory of results that are gone is given back", {
   }
   skip_if_not(file.exists("/proc/self/status"))
   screen <- simulate_guides("easy", n_cells = 20000, n_guides = 50)$counts
+  # The allocator keeps some of what is freed, as much as one such loop needs.
   for (i in 1:30) assign_guides(screen, model = "umi")
   start <- held()
-  # Each run makes more than 2 MB. What the allocator keeps of freed memory goes up and down by some 30 MB.
-  for (i in 1:60) assign_guides(screen, model = "umi")
-  expect_lt(held() - start, 60000)
+  for (i in 1:30) assign_guides(screen, model = "umi")
+  # Each run makes more than 2 MB.
+  expect_lt(held() - start, 30000)
 })
