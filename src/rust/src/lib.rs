@@ -3,6 +3,8 @@
 //! No `Err` and no panic may reach extendr: its `throw_r_error` hands the text to `Rf_error` as a format string, so a
 //! `%` in it crashes R. Every function returns through [`guard`], which turns both into an R condition object that
 //! R/rust.R raises.
+#![deny(clippy::unwrap_used, clippy::expect_used)]
+
 mod simulate;
 mod vectors;
 mod write;

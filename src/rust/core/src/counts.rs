@@ -197,18 +197,34 @@ impl<'a> GuideCounts<'a> {
         if let Some(by_guide) = self.by_guide.get() {
             return (0..self.n_guides).map(|guide| by_guide.n_cells(guide)).collect();
         }
-        // Few long pieces, because each has its own counts.
+        self.per_guide(|n, _| *n += 1, |n, more: usize| *n += more)
+    }
+
+    /// What the counts of each guide add up to, in one pass over all: `see` takes one in, `merge` what later cells came to.
+    pub fn per_guide<T: Clone + Default + Send>(
+        &self,
+        see: impl Fn(&mut T, f64) + Sync,
+        merge: impl Fn(&mut T, T),
+    ) -> Vec<T> {
+        let none = || vec![T::default(); self.n_guides];
+        // Few long pieces, because each has all guides.
         let piece = self.n_counts().div_ceil(rayon::current_num_threads()).max(1);
-        self.guides
+        let pieces: Vec<Vec<T>> = self
+            .guides
             .par_chunks(piece)
-            .map(|guides| {
-                let mut cells = vec![0usize; self.n_guides];
-                for &guide in guides {
-                    cells[guide as usize] += 1;
-                }
-                cells
+            .zip(self.counts.par_chunks(piece))
+            .map(|(guides, counts)| {
+                let mut of_piece = none();
+                guides.iter().zip(counts).for_each(|(&guide, &y)| see(&mut of_piece[guide as usize], y));
+                of_piece
             })
-            .reduce(|| vec![0; self.n_guides], |a, b| a.iter().zip(&b).map(|(a, b)| a + b).collect())
+            .collect();
+        let mut pieces = pieces.into_iter();
+        let mut all = pieces.next().unwrap_or_else(none);
+        for piece in pieces {
+            all.iter_mut().zip(piece).for_each(|(all, piece)| merge(all, piece));
+        }
+        all
     }
 
     /// The guide-major view, made by one counting transpose when it is first asked for.
@@ -255,14 +271,9 @@ impl GuideMajor {
     /// Values of the stored counts of each guide, 0 where it has none, in cell-major order.
     pub fn in_cell_order(&self, values: &[Option<Vec<f64>>]) -> Vec<f64> {
         let mut ordered = vec![0.0; self.parts.iter().map(|part| part.entries.len()).sum()];
-        let mut rest = &mut ordered[..];
-        let mut pieces = vec![];
-        for (at, part) in self.parts.iter().enumerate() {
-            let (piece, others) = rest.split_at_mut(part.entries.len());
-            rest = others;
-            pieces.push((piece, part, &self.parts[..at]));
-        }
-        pieces.into_par_iter().for_each(|(piece, part, before)| {
+        let pieces = pieces(&mut ordered, self.parts.iter().map(|part| part.entries.len()));
+        pieces.into_par_iter().zip(&self.parts).enumerate().for_each(|(at, (piece, part))| {
+            let before = &self.parts[..at];
             for (guide, values) in values.iter().enumerate() {
                 let Some(values) = values else { continue };
                 let skip = before.iter().map(|part| part.guide(guide).len()).sum();
@@ -283,6 +294,17 @@ impl Part {
 
 fn row(indptr: &[i32], cell: usize) -> Range<usize> {
     indptr[cell] as usize..indptr[cell + 1] as usize
+}
+
+/// The consecutive pieces of a slice that have these lengths.
+pub fn pieces<T>(mut rest: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
+    lengths
+        .map(|n| {
+            let (piece, others) = std::mem::take(&mut rest).split_at_mut(n);
+            rest = others;
+            piece
+        })
+        .collect()
 }
 
 /// Cuts 0..n into `pieces` ranges of about as many entries each, where `starts` has n + 1 starts.

@@ -1,8 +1,9 @@
 //! From scores to calls: one rule for every model. A new threshold never needs a new fit. Works on blocks of cells, or on
 //! guides, on the threads of the current pool; calls do not depend on how many there are.
 use rayon::prelude::*;
+use std::ops::Range;
 
-use crate::counts::{Entry, GuideCounts, BLOCK};
+use crate::counts::{pieces, Entry, GuideCounts, BLOCK};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -131,17 +132,13 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
     }));
 
     let mut pairs = vec![0; n_pairs];
-    let mut rest = &mut pairs[..];
-    let mut pieces = vec![];
-    for first in (0..n_cells).step_by(BLOCK) {
-        let cells = first..(first + BLOCK).min(n_cells);
-        let (piece, others) = rest.split_at_mut(indptr[cells.end] - indptr[cells.start]);
-        rest = others;
-        pieces.push((cells, piece));
-    }
-    pieces
+    let blocks: Vec<Range<usize>> =
+        (0..n_cells).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_cells)).collect();
+    let of_blocks = pieces(&mut pairs, blocks.iter().map(|cells| indptr[cells.end] - indptr[cells.start]));
+    of_blocks
         .into_par_iter()
-        .for_each(|(cells, piece)| piece.iter_mut().zip(cells.flat_map(called_in)).for_each(|(to, at)| *to = at));
+        .zip(blocks)
+        .for_each(|(piece, cells)| piece.iter_mut().zip(cells.flat_map(called_in)).for_each(|(to, at)| *to = at));
     Ok(Calls { pairs, indptr, best })
 }
 

@@ -46,23 +46,7 @@ impl Histogram {
 
 /// The histogram of each guide, in one pass over the counts.
 pub fn of_guides(counts: &GuideCounts) -> Vec<Rows> {
-    let n_guides = counts.n_guides();
-    // Few long pieces, because each has its own histograms.
-    let piece = counts.n_counts().div_ceil(rayon::current_num_threads()).max(1);
-    let pieces: Vec<Vec<Histogram>> = counts
-        .guides()
-        .par_chunks(piece)
-        .zip(counts.counts().par_chunks(piece))
-        .map(|(guides, counts)| {
-            let mut histograms = vec![Histogram::default(); n_guides];
-            guides.iter().zip(counts).for_each(|(&guide, &y)| histograms[guide as usize].add(y as u32));
-            histograms
-        })
-        .collect();
-    let mut all = vec![Histogram::default(); n_guides];
-    for piece in pieces {
-        all.iter_mut().zip(piece).for_each(|(all, histogram)| all.merge(histogram));
-    }
+    let all = counts.per_guide(|histogram: &mut Histogram, y| histogram.add(y as u32), Histogram::merge);
     all.into_iter().map(Histogram::rows).collect()
 }
 

@@ -390,27 +390,26 @@ fn start_weights<M: Mixture>(m: &M, obs: &[Obs], starts: usize) -> Vec<Vec<[f64;
 /// One set of observations on which states climb.
 struct Slope<'a, M: Mixture> {
     m: &'a M,
-    data: Data<'a, M>,
+    data: &'a Data<'a, M>,
     expected: [Expected<M>; 2],
     control: &'a Control,
 }
 
 impl<'a, M: Mixture> Slope<'a, M> {
-    fn new(m: &'a M, obs: &'a [Obs], first: &M::Params, control: &'a Control) -> Self {
-        let data = Data::new(m, obs);
-        let expected = [(); 2].map(|()| Expected::new(m, first, &data));
+    fn new(m: &'a M, data: &'a Data<'a, M>, first: &M::Params, control: &'a Control) -> Self {
+        let expected = [(); 2].map(|()| Expected::new(m, first, data));
         Self { m, data, expected, control }
     }
 
     /// A state after one M-step from each start.
     fn starts(&self, first: &M::Params) -> Vec<State<M::Params>> {
-        let mut expected = Expected::given(self.m, first, &self.data, vec![]);
+        let mut expected = Expected::given(self.m, first, self.data, vec![]);
         start_weights(self.m, self.data.obs, self.control.starts)
             .into_iter()
             .map(|start| {
                 let mut state = State::new(first.clone());
                 expected.weight = start;
-                m_step(self.m, &mut state, &self.data, &expected);
+                m_step(self.m, &mut state, self.data, &expected);
                 state
             })
             .collect()
@@ -420,38 +419,40 @@ impl<'a, M: Mixture> Slope<'a, M> {
         let (most, tolerance) = (most.min(self.control.iterations), self.control.tolerance);
         for state in states.iter_mut().filter(|state| !state.converged) {
             state.objective = f64::NEG_INFINITY;
-            climb(self.m, state, &self.data, &mut self.expected, most, tolerance, |_| ());
+            climb(self.m, state, self.data, &mut self.expected, most, tolerance, |_| ());
             order_components(self.m, state);
         }
         sort_states(self.m, states, tolerance);
     }
 
-    /// The places at which the starts arrive, the best first.
+    /// Where the starts that lead highest are after a short run, the best first.
     fn candidates(&mut self, first: &M::Params) -> Vec<State<M::Params>> {
         let mut states = self.starts(first);
         self.climb(&mut states, SHORT_RUN);
         drop_same(self.m, &mut states);
         states.truncate(FINALISTS);
-        self.climb(&mut states, self.control.iterations);
         states
     }
 }
 
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
-pub fn fit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<Fit<M::Params>> {
-    fit_from(m, obs, control, coarse(obs).as_deref())
+pub fn fit<M: Mixture>(m: &M, data: &Data<M>, control: &Control) -> Option<Fit<M::Params>> {
+    fit_from(m, data, control, coarse(data.obs).as_deref())
 }
 
 /// Where there are coarse rows, the starts climb on those, and only what they arrive at goes on.
-fn fit_from<M: Mixture>(m: &M, obs: &[Obs], control: &Control, coarse: Option<&[Obs]>) -> Option<Fit<M::Params>> {
+fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option<&[Obs]>) -> Option<Fit<M::Params>> {
     let k = m.components();
-    let first = m.start(obs);
-    let mut slope = Slope::new(m, obs, &first, control);
+    let first = m.start(data.obs);
+    let mut slope = Slope::new(m, data, &first, control);
     let mut states = match (m.start_share(&first), coarse) {
         (Some(share), _) => vec![State { share, ..State::new(first.clone()) }],
         (None, None) => slope.candidates(&first),
         (None, Some(coarse)) => {
-            let mut states = Slope::new(m, coarse, &first, control).candidates(&first);
+            let coarse = Data::new(m, coarse);
+            let mut slope = Slope::new(m, &coarse, &first, control);
+            let mut states = slope.candidates(&first);
+            slope.climb(&mut states, control.iterations);
             drop_same(m, &mut states);
             let afresh = |state: State<M::Params>| State { share: state.share, ..State::new(state.params) };
             states.into_iter().map(afresh).collect()
@@ -463,9 +464,9 @@ fn fit_from<M: Mixture>(m: &M, obs: &[Obs], control: &Control, coarse: Option<&[
         return None;
     }
     let log_lik = best.objective - m.ln_prior(&best.params);
-    let n: f64 = obs.iter().map(|o| o.n).sum();
+    let n: f64 = data.obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
-    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, &slope.data)) - more as f64 * n.ln();
+    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, data)) - more as f64 * n.ln();
     Some(Fit {
         labelled: m.labelled(&best.params),
         params: best.params,
@@ -564,17 +565,17 @@ fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, data: &Data<M>) -> f
 impl<P> Fit<P> {
     /// Posterior probability of the signal for each observation, which must be sorted by y where the family asks for a
     /// monotone posterior.
-    pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, obs: &[Obs]) -> Vec<f64> {
+    pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, data: &Data<M>) -> Vec<f64> {
         let last = m.components() - 1;
         let ln_share = ln_all(&self.share);
-        let prepared = m.prepare(obs);
-        let table = m.table(&self.params, &prepared);
-        let mut posterior: Vec<f64> = obs
+        let table = m.table(&self.params, &data.prepared);
+        let mut posterior: Vec<f64> = data
+            .obs
             .iter()
             .enumerate()
             .map(|(i, o)| {
                 let judged = m.judged_as(&self.params, o);
-                let (density, _) = m.ln_density(&self.params, &table, &prepared, i, &judged);
+                let (density, _) = m.ln_density(&self.params, &table, &data.prepared, i, &judged);
                 let (top, _, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
                 if top.is_finite() {
                     share[last]
@@ -585,7 +586,7 @@ impl<P> Fit<P> {
             })
             .collect();
         if let Some(pivot) = m.monotone_around(&self.params) {
-            make_monotone(&mut posterior, obs.partition_point(|o| o.y <= pivot));
+            make_monotone(&mut posterior, data.obs.partition_point(|o| o.y <= pivot));
         }
         posterior
     }
@@ -729,7 +730,8 @@ pub fn column_names<M: Mixture>(m: &M) -> Vec<String> {
 
 /// Fits one guide or batch; the posterior of each observation is missing where there is no signal.
 pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, Option<Vec<f64>>) {
-    let Some(fit) = fit(m, obs, control) else {
+    let data = Data::new(m, obs);
+    let Some(fit) = fit(m, &data, control) else {
         let note = "all cells have the same value, so there is nothing to tell apart".to_string();
         return (FitRow { status: Status::NoSignal, note, ..FitRow::empty() }, None);
     };
@@ -745,7 +747,7 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
     } else {
         (Status::Ok, String::new())
     };
-    let posterior = (status != Status::NoSignal).then(|| fit.posterior(m, obs));
+    let posterior = (status != Status::NoSignal).then(|| fit.posterior(m, &data));
     let row = FitRow {
         status,
         note,
@@ -763,7 +765,8 @@ pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, O
 #[cfg(test)]
 pub fn traces<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Vec<Vec<f64>> {
     let first = m.start(obs);
-    let mut slope = Slope::new(m, obs, &first, control);
+    let data = Data::new(m, obs);
+    let mut slope = Slope::new(m, &data, &first, control);
     slope
         .starts(&first)
         .iter_mut()
@@ -832,7 +835,10 @@ pub mod laws {
         let split: Vec<Obs> = obs.iter().flat_map(|o| [Obs { n: 1.0, ..*o }; 3]).collect();
         // Flat optima are told apart only by a sharp tolerance.
         let control = Control { tolerance: 1e-11, iterations: 20_000, ..Control::default() };
-        let (Some(a), Some(b)) = (fit(m, &whole, &control), fit(m, &split, &control)) else { panic!("no fit") };
+        let (Some(a), Some(b)) = (fit(m, &Data::new(m, &whole), &control), fit(m, &Data::new(m, &split), &control))
+        else {
+            panic!("no fit")
+        };
         assert!((a.log_lik - b.log_lik).abs() < 1e-5, "{} {}", a.log_lik, b.log_lik);
         for (x, y) in m.values(&a.params).iter().zip(m.values(&b.params)) {
             assert!((x - y).abs() < 1e-3 * x.abs().max(1.0), "{x} {y}");
@@ -844,8 +850,12 @@ pub mod laws {
         let whole: Vec<Obs> = obs.iter().map(|o| Obs { n: o.n.ceil(), ..*o }).collect();
         let split: Vec<Obs> = whole.iter().flat_map(|o| vec![Obs { n: 1.0, ..*o }; o.n as usize]).collect();
         let control = Control::default();
-        let (Some(a), Some(b)) = (fit(m, &whole, &control), fit(m, &split, &control)) else { panic!("no fit") };
-        for (x, y) in a.posterior(m, &whole).iter().zip(b.posterior(m, &whole)) {
+        let data = Data::new(m, &whole);
+        let (Some(a), Some(b)) = (fit(m, &Data::new(m, &whole), &control), fit(m, &Data::new(m, &split), &control))
+        else {
+            panic!("no fit")
+        };
+        for (x, y) in a.posterior(m, &data).iter().zip(b.posterior(m, &data)) {
             assert!((x - y).abs() < 1e-9, "{x} {y}");
         }
     }
@@ -853,15 +863,18 @@ pub mod laws {
     /// Starts on coarse rows end where starts on all rows do, as near as the likelihood tells.
     pub fn coarseness<M: Mixture>(m: &M, obs: &[Obs]) {
         let control = Control { tolerance: 1e-12, iterations: 20_000, ..Control::default() };
-        let (Some(a), Some(b)) = (fit(m, obs, &control), fit_from(m, obs, &control, None)) else { panic!("no fit") };
-        for (x, y) in a.posterior(m, obs).iter().zip(b.posterior(m, obs)) {
+        let data = Data::new(m, obs);
+        let (Some(a), Some(b)) = (fit(m, &data, &control), fit_from(m, &data, &control, None)) else {
+            panic!("no fit")
+        };
+        for (x, y) in a.posterior(m, &data).iter().zip(b.posterior(m, &data)) {
             assert!((x - y).abs() < 1e-6, "{x} {y}");
         }
     }
 
     /// pack and unpack are inverse.
     pub fn packing<M: Mixture>(m: &M, obs: &[Obs]) {
-        let Some(fit) = fit(m, obs, &Control::default()) else { panic!("no fit") };
+        let Some(fit) = fit(m, &Data::new(m, obs), &Control::default()) else { panic!("no fit") };
         let mut params = m.start(obs);
         m.unpack(&mut params, &m.pack(&fit.params));
         for (x, y) in m.values(&fit.params).iter().zip(m.values(&params)) {

@@ -233,22 +233,8 @@ struct Seen {
 
 impl Seen {
     fn each_guide(counts: &GuideCounts) -> Vec<Self> {
-        let n_guides = counts.n_guides();
-        // Few long pieces, because each has its own guides. Sums of whole numbers do not depend on their order.
-        let piece = counts.n_counts().div_ceil(rayon::current_num_threads()).max(1);
-        let pieces = counts.guides().par_chunks(piece).zip(counts.counts().par_chunks(piece));
-        let of_piece = |(guides, counts): (&[i32], &[f64])| {
-            let mut seen = vec![Self::default(); n_guides];
-            for (&guide, &y) in guides.iter().zip(counts) {
-                seen[guide as usize].add(Self { cells: 1, largest: y, umis: y });
-            }
-            seen
-        };
-        let add = |mut all: Vec<Self>, piece: Vec<Self>| {
-            all.iter_mut().zip(piece).for_each(|(all, piece)| all.add(piece));
-            all
-        };
-        pieces.map(of_piece).reduce(|| vec![Self::default(); n_guides], add)
+        // Sums of whole numbers do not depend on their order.
+        counts.per_guide(|seen, y| seen.add(Self { cells: 1, largest: y, umis: y }), Self::add)
     }
 
     fn add(&mut self, other: Self) {

@@ -169,7 +169,7 @@ impl Mixture for PoissonGauss {
 
     fn start(&self, obs: &[Obs]) -> Params {
         let rough = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
-        match mixture::fit(&Overdispersed, &coarse(obs), &rough) {
+        match mixture::fit(&Overdispersed, &Data::new(&Overdispersed, &coarse(obs)), &rough) {
             Some(guard) => {
                 let least = least_signal(&guard);
                 let Wide { mean, signal, .. } = guard.params;
