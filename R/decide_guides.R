@@ -100,10 +100,7 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL) {
   decided <- rust_decide(
     counts, scores$posterior@x, rule, cut, min_umi, has_posterior(info), if (per_guide) fits$status else character(), n_jobs
   )
-  assigned <- methods::new(
-    "dgCMatrix",
-    i = decided$i, p = decided$p, x = rep(1, length(decided$i)), Dim = dim(counts), Dimnames = dimnames(counts)
-  )
+  assigned <- sparse_of_rust(decided$p, decided$i, rep(1, length(decided$i)), dim(counts), dimnames(counts))
   if (per_guide) fits[names(decided$guides)] <- decided$guides
   calls <- structure(
     list(

@@ -82,11 +82,8 @@ read_guide_file <- function(path, layer = NULL, batch = NULL, modality = NULL, f
   options <- list(layer = layer, batch = batch, modality = modality, feature_type = feature_type, orientation = orientation)
   file <- rust_read(path.expand(path), options, n_jobs)
   if (length(file$choices) > 0L) say_choice(paste(file$choices, collapse = "\n"))
-  counts <- methods::new(
-    "dgCMatrix",
-    i = file$i, p = file$p, x = file$x, Dim = c(length(file$guides), length(file$cells)),
-    Dimnames = list(file$guides, file$cells)
-  )
+  dimnames <- list(file$guides, file$cells)
+  counts <- sparse_of_rust(file$p, file$i, file$x, lengths(dimnames), dimnames)
   guides <- if (length(file$facts) > 0L) as_data_frame(c(list(guide_id = file$guides), file$facts))
   list(counts = counts, batch = file$batch, guides = guides)
 }

@@ -11,6 +11,17 @@ unwrap <- function(value) {
 # 0 is half of the logical cores.
 jobs <- function(n_jobs) if (is.null(n_jobs)) 0L else as.integer(n_jobs)
 
+# The guides x cells dgCMatrix of what Rust has made, which is sound: new() with its slots would look through all of it again.
+sparse_of_rust <- function(p, i, x, dim, dimnames = list(NULL, NULL)) {
+  matrix <- methods::new("dgCMatrix")
+  matrix@p <- p
+  matrix@i <- i
+  matrix@x <- x
+  matrix@Dim <- dim
+  matrix@Dimnames <- dimnames
+  matrix
+}
+
 # `options` is a named list of strings, those of `ReadOptions` in Rust; NULL is not said.
 rust_read <- function(path, options, n_jobs) {
   unwrap(rs_read(enc2utf8(path), lapply(Filter(Negate(is.null), options), enc2utf8), jobs(n_jobs)))

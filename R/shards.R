@@ -94,7 +94,7 @@ take_shard <- function(counts, range, info, n_jobs) {
   taken <- rust_shard(counts, range[1L], range[2L], n_jobs)
   list(
     range = range,
-    counts = methods::new("dgCMatrix", p = taken$p, i = taken$i, x = taken$x, Dim = c(range[2L] - range[1L] + 1L, ncol(counts))),
+    counts = sparse_of_rust(taken$p, taken$i, taken$x, c(range[2L] - range[1L] + 1L, ncol(counts))),
     depth = if (info$uses_depth) taken$depth
   )
 }

@@ -300,8 +300,8 @@ fn rs_decide(
         let decided = watched(n_jobs, |_| {
             let counts = GuideCounts::new(n_guides, p, i, x, None)?;
             let calls = decide(&counts, score, &Rule { cut, min_umi })?;
-            let sets = if posterior { set_probability(&counts, score, &calls) } else { vec![na; counts.n_cells()] };
-            let worth = diagnose(&counts, score, &calls, posterior, &status);
+            let sets = || if posterior { set_probability(&counts, score, &calls) } else { vec![na; counts.n_cells()] };
+            let (worth, sets) = rayon::join(|| diagnose(&counts, score, &calls, posterior, &status), sets);
             let mut cell_of = vec![0; calls.pairs.len()];
             for (cell, pair) in (1..).zip(calls.indptr.windows(2)) {
                 cell_of[pair[0]..pair[1]].fill(cell);

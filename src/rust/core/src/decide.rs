@@ -147,18 +147,13 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
 pub fn set_probability(counts: &GuideCounts, scores: &[f64], calls: &Calls) -> Vec<f64> {
     let of_cell = |cell: usize| {
         let mut called = calls.pairs[calls.indptr[cell]..calls.indptr[cell + 1]].iter().copied().peekable();
-        let mut ln = 0.0;
+        // A product that is too small for f64 is 0, as is the exponential of its logarithm.
+        let mut probability = 1.0;
         for at in counts.cell(cell) {
             let is_called = called.next_if_eq(&at).is_some();
-            // Most scores are quite sure, and need no logarithm.
-            ln += match scores[at] {
-                0.0 if !is_called => 0.0,
-                score if is_called && score == 1.0 => 0.0,
-                score if is_called => score.ln(),
-                score => (-score).ln_1p(),
-            };
+            probability *= if is_called { scores[at] } else { 1.0 - scores[at] };
         }
-        ln.exp()
+        probability
     };
     (0..counts.n_cells()).into_par_iter().with_min_len(BLOCK).map(of_cell).collect()
 }

@@ -48,6 +48,7 @@ pub struct Sums {
     cells: usize,
     with_counts: usize,
     guides: Vec<SumsOfGuide>,
+    called: Vec<SumsOfCalled>,
 }
 
 #[derive(Clone, Default)]
@@ -55,33 +56,44 @@ struct SumsOfGuide {
     n_cells: usize,
     sum: f64,
     square: f64,
-    n_called: usize,
-    called_sum: f64,
-    least_called: Option<f64>,
+}
+
+/// Over the calls of a guide.
+#[derive(Clone, Default)]
+struct SumsOfCalled {
+    n: usize,
+    sum: f64,
+    least: Option<f64>,
 }
 
 impl Sums {
     pub fn new(n_guides: usize) -> Self {
-        Sums { cells: 0, with_counts: 0, guides: vec![SumsOfGuide::default(); n_guides] }
+        let (guides, called) = (vec![SumsOfGuide::default(); n_guides], vec![SumsOfCalled::default(); n_guides]);
+        Sums { cells: 0, with_counts: 0, guides, called }
     }
 
     /// Adds the next cells.
     pub fn add(&mut self, counts: &GuideCounts, scores: &[f64], calls: &Calls) {
         self.cells += counts.n_cells();
         self.with_counts += counts.depth().iter().filter(|&&depth| depth > 0.0).count();
-        for &at in &calls.pairs {
-            let count = counts.counts()[at];
-            let guide = &mut self.guides[counts.guides()[at] as usize];
-            guide.n_called += 1;
-            guide.called_sum += scores[at];
-            guide.least_called = Some(guide.least_called.map_or(count, |least: f64| least.min(count)));
-        }
-        for (&guide, &score) in counts.guides().iter().zip(scores) {
-            let guide = &mut self.guides[guide as usize];
-            guide.n_cells += 1;
-            guide.sum += score;
-            guide.square += score * score;
-        }
+        let of_pairs = |guides: &mut [SumsOfCalled]| {
+            for &at in &calls.pairs {
+                let count = counts.counts()[at];
+                let guide = &mut guides[counts.guides()[at] as usize];
+                guide.n += 1;
+                guide.sum += scores[at];
+                guide.least = Some(guide.least.map_or(count, |least: f64| least.min(count)));
+            }
+        };
+        let of_counts = |guides: &mut [SumsOfGuide]| {
+            for (&guide, &score) in counts.guides().iter().zip(scores) {
+                let guide = &mut guides[guide as usize];
+                guide.n_cells += 1;
+                guide.sum += score;
+                guide.square += score * score;
+            }
+        };
+        rayon::join(|| of_pairs(&mut self.called), || of_counts(&mut self.guides));
     }
 
     /// Cells with each guide.
@@ -92,11 +104,12 @@ impl Sums {
     pub fn finish(&self, posterior: bool, status: &[String]) -> Vec<Diagnosis> {
         let (cells, with_counts) = (self.cells as f64, self.with_counts as f64);
         let if_posterior = |value: f64| if posterior { value } else { f64::NAN };
-        let diagnosis = |(at, guide): (usize, &SumsOfGuide)| {
-            let (n_cells, called, sum, square) = (guide.n_cells as f64, guide.n_called, guide.sum, guide.square);
+        let diagnosis = |(at, (guide, of_calls)): (usize, (&SumsOfGuide, &SumsOfCalled))| {
+            let (n_cells, sum, square) = (guide.n_cells as f64, guide.sum, guide.square);
+            let called = of_calls.n;
             // 0 / 0 is NaN: nothing called, nothing expected.
-            let expected_precision = if_posterior(guide.called_sum / called as f64);
-            let expected_recall = if_posterior(guide.called_sum / sum);
+            let expected_precision = if_posterior(of_calls.sum / called as f64);
+            let expected_recall = if_posterior(of_calls.sum / sum);
             let others = n_cells - sum;
             let of_others = if others > 0.0 { (sum - square) / others } else { 0.0 };
             let separation = if_posterior(square / sum - of_others);
@@ -126,7 +139,7 @@ impl Sums {
             }
             Diagnosis {
                 n_cells_called: called,
-                min_umi_called: guide.least_called,
+                min_umi_called: of_calls.least,
                 expected_cells: if_posterior(sum),
                 expected_precision,
                 expected_recall,
@@ -134,7 +147,7 @@ impl Sums {
                 warning: words.join("; "),
             }
         };
-        self.guides.iter().enumerate().map(diagnosis).collect()
+        self.guides.iter().zip(&self.called).enumerate().map(diagnosis).collect()
     }
 }
 

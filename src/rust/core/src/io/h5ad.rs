@@ -6,12 +6,14 @@
 #[allow(unsafe_code)]
 mod chunks;
 pub(crate) mod frame;
+mod heap;
 pub(crate) mod matrix;
 #[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub mod scores;
 #[allow(unsafe_code)]
 mod texts;
+mod unchunked;
 pub(crate) mod values;
 pub mod write;
 #[allow(unsafe_code)]

@@ -1,8 +1,6 @@
 //! Texts of variable length, read into one memory of ours: HDF5 asks for that of each text by itself, and in a damaged file texts may
 //! share their bytes, so that a small file claims any amount.
 use std::ffi::{c_char, c_void, CStr};
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,6 +10,8 @@ use hdf5_sys::h5d::H5Dread;
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::{H5Pclose, H5Pcreate, H5Pset_vlen_mem_manager, H5P_CLS_DATASET_XFER};
 use rayon::prelude::*;
+
+use super::heap;
 
 /// Bytes that are asked for at once.
 const BLOCK: usize = 1 << 20;
@@ -94,22 +94,6 @@ fn check(status: i32) -> hdf5::Result<()> {
     Ok(())
 }
 
-/// How long the texts of a range are by what the vector itself says of each: 4 bytes of length, 12 of where it is. None where that is
-/// in chunks, or cannot be read.
-fn claimed(path: &Path, dataset: &Dataset, range: &Range<usize>) -> Option<usize> {
-    const EACH: usize = 16;
-    if dataset.storage_size() != (dataset.size() * EACH) as u64 {
-        return None;
-    }
-    let mut file = File::open(path).ok()?;
-    file.seek(SeekFrom::Start(dataset.offset()? + (range.start * EACH) as u64)).ok()?;
-    let mut said = vec![0; range.len() * EACH];
-    file.read_exact(&mut said).ok()?;
-    let lengths =
-        said.chunks_exact(EACH).filter_map(|text| text.first_chunk()).map(|&length| u32::from_le_bytes(length));
-    Some(lengths.fold(0, |sum: usize, length| sum.saturating_add(length as usize)))
-}
-
 /// The texts of a range of a vector in that file, which are no longer than `most` bytes altogether.
 pub fn read(path: &Path, dataset: &Dataset, range: Range<usize>, most: usize) -> hdf5::Result<Texts> {
     // HDF5 does not convert between character sets.
@@ -118,9 +102,15 @@ pub fn read(path: &Path, dataset: &Dataset, range: Range<usize>, most: usize) ->
         Some(TypeDescriptor::VarLenAscii) => Datatype::from_type::<VarLenAscii>()?,
         _ => return Ok(Texts::NotHere),
     };
-    // HDF5 takes memory for what a text claims to be before it asks for ours.
-    if claimed(path, dataset, &range).is_some_and(|claimed| claimed > most) {
-        return Ok(Texts::TooLong);
+    let here = heap::Texts::of(path, dataset);
+    if let Some(references) = here.as_ref().and_then(|texts| texts.references(range.clone())) {
+        // HDF5 takes memory for what a text claims to be before it asks for ours.
+        if heap::length_of_all(&references) > most {
+            return Ok(Texts::TooLong);
+        }
+        if let Some(texts) = here.and_then(|texts| texts.read(&references)) {
+            return Ok(Texts::Read(texts));
+        }
     }
     let n = range.len();
     // Each ends with a zero.
@@ -181,8 +171,6 @@ mod tests {
             assert_eq!(read(0..5, usize::MAX), ["a", "", "h\u{e9}", &long, "end"]);
             assert_eq!(read(1..3, 3), ["", "h\u{e9}"]);
             assert_eq!(read(0..5, BLOCK), ["too long"]);
-            file.flush().unwrap();
-            assert_eq!(claimed(&path, &texts, &(1..3)), Some(3));
             let numbers = file.dataset("numbers").unwrap();
             assert!(matches!(super::read(&path, &numbers, 0..2, 9).unwrap(), Texts::NotHere));
         });

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::chunks::{self, Converted};
 use super::texts::{self, Texts};
-use super::{too_many, zstd, MOST};
+use super::{too_many, unchunked, zstd, MOST};
 use crate::run::check_reading;
 use crate::{Error, Result};
 
@@ -374,12 +374,20 @@ impl<'a> Values<'a> {
                     raw_strings(&self.dataset, Some(piece)).map_err(damaged)?.ok_or_else(|| self.wrong_type("text"))?
                 }
             };
-            for (position, text) in raw.into_iter().enumerate() {
-                let text = String::from_utf8(text).map_err(|_| {
+            // Sets of texts, so that the first that is none is found.
+            let sets = raw.into_par_iter().with_min_len(1 << 12).enumerate().fold(
+                || Ok(vec![]),
+                |texts: std::result::Result<Vec<String>, usize>, (position, text)| {
+                    let mut texts = texts?;
+                    texts.push(String::from_utf8(text).map_err(|_| position)?);
+                    Ok(texts)
+                },
+            );
+            for texts in sets.collect::<Vec<_>>() {
+                out.extend(texts.map_err(|position| {
                     let place = first + position + 1;
                     self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what))
-                })?;
-                out.push(text);
+                })?);
             }
         }
         Ok(out)
@@ -434,7 +442,11 @@ fn convert_vector<T: Stored, O: Send>(
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
     check_reading()?;
-    match chunks::convert::<T, O>(&values.dataset, first, out, &convert) {
+    let mut converted = unchunked::convert::<T, O>(values.source.0, &values.dataset, first, out, &convert);
+    if matches!(converted, Converted::NotHere) {
+        converted = chunks::convert::<T, O>(&values.dataset, first, out, &convert);
+    }
+    match converted {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
         Converted::Damaged => {
