@@ -184,12 +184,38 @@ impl<'a> GuideCounts<'a> {
         row(self.indptr, cell)
     }
 
-    /// For a cell the place of its largest count among the stored counts; None for a tie or an empty cell.
+    /// For a cell the place of its largest count among the stored counts, and whether no other is as large; None for an empty cell.
+    pub fn largest(&self, cell: usize) -> Option<(usize, bool)> {
+        let mut range = self.cell(cell);
+        let (mut top, mut is_alone) = (range.next()?, true);
+        for at in range {
+            if self.counts[at] > self.counts[top] {
+                (top, is_alone) = (at, true);
+            } else if self.counts[at] == self.counts[top] {
+                is_alone = false;
+            }
+        }
+        Some((top, is_alone))
+    }
+
+    /// For a cell the place of its largest count; None for a tie or an empty cell.
     pub fn unique_largest(&self, cell: usize) -> Option<usize> {
-        let range = self.cell(cell);
-        let y = self.counts();
-        let top = range.clone().max_by(|&a, &b| y[a].total_cmp(&y[b]))?;
-        (range.filter(|&at| y[at] == y[top]).count() == 1).then_some(top)
+        self.largest(cell).and_then(|(top, is_alone)| is_alone.then_some(top))
+    }
+
+    /// Scores that are 0 but for one count of a cell: `of_cell` says where that stands, and its score.
+    pub fn one_of_each_cell(&self, of_cell: impl Fn(usize) -> Option<(usize, f64)> + Sync) -> Vec<f64> {
+        let n_cells = self.n_cells();
+        let blocks = (0..n_cells).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_cells));
+        let places = |cells: &Range<usize>| self.indptr[cells.start] as usize..self.indptr[cells.end] as usize;
+        let mut scores = vec![0.0; self.n_counts()];
+        let pieces = pieces(&mut scores, blocks.clone().map(|cells| places(&cells).len()));
+        let blocks: Vec<(Range<usize>, &mut [f64])> = blocks.zip(pieces).collect();
+        blocks.into_par_iter().for_each(|(cells, piece)| {
+            let first = places(&cells).start;
+            cells.filter_map(&of_cell).for_each(|(at, score)| piece[at - first] = score);
+        });
+        scores
     }
 
     /// Cells with each guide.

@@ -27,6 +27,8 @@ const COARSE_BINS: f64 = 3.0;
 const UNDERFLOW: f64 = -745.2;
 /// A share of less does not change 1, and no sum that a step of EM is made of.
 const NEGLIGIBLE: f64 = -45.0;
+/// Rows of a fit that a thread takes at once, where there are many more.
+const MANY_ROWS: usize = 1 << 11;
 /// Keys from which on they are sorted on all threads.
 const PARALLEL_SORT: usize = 1 << 15;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
@@ -47,13 +49,13 @@ pub struct Obs {
 
 /// A family of mixtures. Component 0 is the background; the last is the signal.
 pub trait Mixture: Sync + Sized {
-    type Params: Clone + Send;
+    type Params: Clone + Send + Sync;
     /// What is made of the observations once, whatever the parameters.
-    type Prepared;
+    type Prepared: Sync;
     /// What the densities of all observations share.
-    type Table;
+    type Table: Sync;
     /// What the M-step needs again of the density of an observation.
-    type Row: Copy + Default;
+    type Row: Copy + Default + Send;
 
     fn components(&self) -> usize;
     fn prepare(&self, obs: &[Obs]) -> Self::Prepared;
@@ -220,19 +222,29 @@ fn ln_all(share: &[f64; MOST]) -> [f64; MOST] {
 fn e_step<M: Mixture>(m: &M, state: &State<M::Params>, data: &Data<M>, expected: &mut Expected<M>) -> f64 {
     let ln_share = ln_all(&state.share);
     expected.table = m.table(&state.params, &data.prepared);
-    let mut log_lik = LnSum::default();
-    let rows = expected.weight.iter_mut().zip(&mut expected.rows);
-    for (i, (o, (w, row))) in data.obs.iter().zip(rows).enumerate() {
-        let (density, of_row) = data.ln_density(m, &state.params, &expected.table, i);
-        let (top, sum, share) = shares(m.components(), density, &ln_share, NEGLIGIBLE);
-        *w = share.map(|s| o.n * s);
-        *row = of_row;
-        log_lik.add(o.n * (top + o.ln_const));
-        if sum != 1.0 {
-            log_lik.times_power(sum, o.n);
+    let Expected { weight, rows, table } = expected;
+    let of_rows = |first: usize, weight: &mut [[f64; MOST]], rows: &mut [M::Row]| {
+        let mut log_lik = LnSum::default();
+        let places = weight.iter_mut().zip(rows).zip(first..);
+        for (o, ((w, row), i)) in data.obs[first..].iter().zip(places) {
+            let (density, of_row) = data.ln_density(m, &state.params, table, i);
+            let (top, sum, share) = shares(m.components(), density, &ln_share, NEGLIGIBLE);
+            *w = share.map(|s| o.n * s);
+            *row = of_row;
+            log_lik.add(o.n * (top + o.ln_const));
+            if sum != 1.0 {
+                log_lik.times_power(sum, o.n);
+            }
         }
+        log_lik.total()
+    };
+    if weight.len() < 2 * MANY_ROWS {
+        return of_rows(0, weight, rows);
     }
-    log_lik.total()
+    // Added up in the order of the rows, whatever thread has which.
+    let pieces = weight.par_chunks_mut(MANY_ROWS).zip(rows.par_chunks_mut(MANY_ROWS)).enumerate();
+    let sums: Vec<f64> = pieces.map(|(piece, (weight, rows))| of_rows(piece * MANY_ROWS, weight, rows)).collect();
+    sums.iter().sum()
 }
 
 fn m_step<M: Mixture>(m: &M, state: &mut State<M::Params>, data: &Data<M>, expected: &Expected<M>) {

@@ -9,12 +9,13 @@
 //! M-step: weighted maximum likelihood (not moments) by Newton's method on (alpha, beta), in which the log-likelihood is
 //! concave.
 use super::{Control, DefaultRule, Model, ModelInfo, Scores};
-use crate::counts::GuideCounts;
+use crate::counts::{GuideCounts, BLOCK};
 use crate::fit::{FitRow, FitTable, Status};
 use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{digamma, ln_gamma, trigamma};
 use crate::Result;
+use rayon::prelude::*;
 
 /// Where the share is clipped.
 const MOST_SHARE: f64 = 0.9999;
@@ -62,25 +63,29 @@ impl Model for Beta {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        // Per batch: the share of each cell's largest count and where that count stands (none for a tie).
-        let mut seen: Vec<Vec<u64>> = vec![vec![]; counts.n_batches()];
-        let mut place: Vec<Vec<Option<usize>>> = vec![vec![]; counts.n_batches()];
-        for cell in 0..counts.n_cells() {
-            let largest = counts.cell(cell).map(|at| counts.counts()[at]).fold(0.0, f64::max);
-            if largest > 0.0 {
-                let batch = counts.batch()[cell] as usize;
-                // Positive numbers have the order of their bits.
-                seen[batch].push((largest / counts.depth()[cell]).min(MOST_SHARE).to_bits());
-                place[batch].push(counts.unique_largest(cell));
+        // Of each cell the share of its largest count, and where that count stands (none for a tie or an empty cell).
+        let of_cell = |cell: usize| match counts.largest(cell) {
+            Some((top, is_alone)) => {
+                let share = (counts.counts()[top] / counts.depth()[cell]).min(MOST_SHARE);
+                (share, is_alone.then_some(top as u32))
             }
+            None => (f64::NAN, None),
+        };
+        let cells: Vec<(f64, Option<u32>)> =
+            (0..counts.n_cells()).into_par_iter().with_min_len(BLOCK).map(of_cell).collect();
+        let mut of_batch: Vec<Vec<u32>> = vec![vec![]; counts.n_batches()];
+        for (cell, &batch) in (0..).zip(counts.batch()).filter(|&(cell, _)| !cells[cell as usize].0.is_nan()) {
+            of_batch[batch as usize].push(cell);
         }
         let fitted = progress.map(counts.n_batches(), |batch| {
-            let n_cells = seen[batch].len();
+            let n_cells = of_batch[batch].len();
             if n_cells < 2 * self.components {
                 let note = format!("only {n_cells} cells with guide UMIs in this batch");
-                return (FitRow { unit: batch, n_cells, status: Status::Gated, note, ..FitRow::empty() }, vec![]);
+                return (FitRow { unit: batch, n_cells, status: Status::Gated, note, ..FitRow::empty() }, None);
             }
-            let (rows, row_of) = mixture::group(&seen[batch]);
+            // Positive numbers have the order of their bits.
+            let seen: Vec<u64> = of_batch[batch].par_iter().map(|&cell| cells[cell as usize].0.to_bits()).collect();
+            let (rows, row_of) = mixture::group(&seen);
             let row = |&(x, n): &(u64, u32)| Obs {
                 y: f64::from_bits(x),
                 depth: 1.0,
@@ -90,19 +95,19 @@ impl Model for Beta {
             };
             let obs: Vec<Obs> = rows.iter().map(row).collect();
             let (row, posterior) = self.fit_batch(&obs, control);
-            let posterior = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
-            (FitRow { unit: batch, n_cells, ..row }, posterior.unwrap_or_default())
+            (FitRow { unit: batch, n_cells, ..row }, posterior.map(|posterior| (posterior, row_of)))
         })?;
-        let mut score = vec![0.0; counts.n_counts()];
+        let mut of_cell = vec![0.0; counts.n_cells()];
         let mut rows = Vec::with_capacity(fitted.len());
         for (row, posterior) in fitted {
-            for (&at, value) in place[row.unit].iter().zip(posterior) {
-                if let Some(at) = at {
-                    score[at] = value;
+            if let Some((posterior, row_of)) = posterior {
+                for (&cell, row) in of_batch[row.unit].iter().zip(row_of) {
+                    of_cell[cell as usize] = posterior[row as usize];
                 }
             }
             rows.push(row);
         }
+        let score = counts.one_of_each_cell(|cell| cells[cell].1.map(|top| (top as usize, of_cell[cell])));
         Ok(Scores { score, fits: FitTable::from_rows("batch", &mixture::column_names(self), &rows) })
     }
 }
@@ -237,13 +242,13 @@ impl Mixture for Beta {
     }
 
     fn m_step(&self, p: &mut Params, data: &Data<Self>, expected: &Expected<Self>) {
-        for k in 0..self.components {
-            let (mut n, mut sum_x, mut sum_1mx) = (0.0, 0.0, 0.0);
-            for ([ln_x, ln_1mx], w) in data.prepared.iter().zip(&expected.weight) {
-                n += w[k];
-                sum_x += w[k] * ln_x;
-                sum_1mx += w[k] * ln_1mx;
+        let mut sums = [[0.0; 3]; MOST];
+        for ([ln_x, ln_1mx], w) in data.prepared.iter().zip(&expected.weight) {
+            for (sum, w) in sums.iter_mut().zip(w) {
+                *sum = [sum[0] + w, sum[1] + w * ln_x, sum[2] + w * ln_1mx];
             }
+        }
+        for (k, [n, sum_x, sum_1mx]) in sums.into_iter().enumerate().take(self.components) {
             if n > 0.0 {
                 p.0[k] = maximise(p.0[k], sum_x / n, sum_1mx / n);
             }

@@ -27,10 +27,7 @@ impl Model for Max {
     }
 
     fn score(&self, counts: &GuideCounts, _: &Control, _: &Progress) -> Result<Scores> {
-        let mut score = vec![0.0; counts.n_counts()];
-        for top in (0..counts.n_cells()).filter_map(|cell| counts.unique_largest(cell)) {
-            score[top] = 1.0;
-        }
+        let score = counts.one_of_each_cell(|cell| counts.unique_largest(cell).map(|top| (top, 1.0)));
         Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
     }
 }

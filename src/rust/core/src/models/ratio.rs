@@ -28,15 +28,11 @@ impl Model for Ratio {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, _: &Progress) -> Result<Scores> {
-        let mut score = vec![0.0; counts.n_counts()];
-        for cell in 0..counts.n_cells() {
-            if let Some(top) = counts.unique_largest(cell) {
-                let share = counts.counts()[top] / counts.depth()[cell];
-                if share > control.min_fraction {
-                    score[top] = share;
-                }
-            }
-        }
+        let score = counts.one_of_each_cell(|cell| {
+            let top = counts.unique_largest(cell)?;
+            let share = counts.counts()[top] / counts.depth()[cell];
+            (share > control.min_fraction).then_some((top, share))
+        });
         Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
     }
 }

@@ -4,6 +4,7 @@ use crate::counts::GuideCounts;
 use crate::fit::FitTable;
 use crate::run::Progress;
 use crate::Result;
+use rayon::prelude::*;
 
 pub struct Umi;
 
@@ -27,7 +28,7 @@ impl Model for Umi {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, _: &Progress) -> Result<Scores> {
-        let score = counts.counts().iter().map(|&y| f64::from(u8::from(y >= control.umi_threshold))).collect();
+        let score = counts.counts().par_iter().map(|&y| f64::from(u8::from(y >= control.umi_threshold))).collect();
         Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
     }
 }
