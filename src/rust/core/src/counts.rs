@@ -3,7 +3,6 @@
 //! Work on all counts is split over blocks of cells, or ranges of guides, on the threads of the current pool; results do not
 //! depend on how many there are.
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
@@ -21,7 +20,6 @@ pub struct GuideCounts<'a> {
     n_batches: usize,
     /// Of each cell, ln of its covariate over the mean; empty without one.
     ln_covariate: Vec<f64>,
-    by_guide: OnceLock<GuideMajor>,
 }
 
 /// The guide-major view: for each guide its cells in increasing order. In parts, one per thread, each of a range of cells.
@@ -40,7 +38,8 @@ struct Part {
 /// A stored count of a guide.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Entry {
-    pub cell: u32,
+    /// Its cell, or what was said of that.
+    pub of_cell: u32,
     pub count: u32,
     /// Where it stands in the cell-major arrays, to write scores back.
     pub position: u32,
@@ -84,8 +83,7 @@ impl<'a> GuideCounts<'a> {
             return Err(Error::Batch(format!("`batch` has {} values for {n_cells} cells.", batch.len())));
         }
         let n_batches = batch.iter().max().map_or(1, |&last| last as usize + 1);
-        let by_guide = OnceLock::new();
-        Ok(Self { n_guides, indptr, guides, counts, depth, batch, n_batches, ln_covariate: vec![], by_guide })
+        Ok(Self { n_guides, indptr, guides, counts, depth, batch, n_batches, ln_covariate: vec![] })
     }
 
     /// With a covariate of the cells, such as their RNA UMIs: one positive number each.
@@ -220,9 +218,6 @@ impl<'a> GuideCounts<'a> {
 
     /// Cells with each guide.
     pub fn cells_per_guide(&self) -> Vec<usize> {
-        if let Some(by_guide) = self.by_guide.get() {
-            return (0..self.n_guides).map(|guide| by_guide.n_cells(guide)).collect();
-        }
         self.per_guide(|n, _| *n += 1, |n, more: usize| *n += more)
     }
 
@@ -253,15 +248,19 @@ impl<'a> GuideCounts<'a> {
         all
     }
 
-    /// The guide-major view, made by one counting transpose when it is first asked for.
-    pub fn by_guide(&self) -> &GuideMajor {
-        self.by_guide.get_or_init(|| {
-            let cells = even_ranges(self.indptr, rayon::current_num_threads());
-            GuideMajor { parts: cells.into_par_iter().map(|cells| self.part(cells)).collect() }
-        })
+    /// The guide-major view, by one counting transpose.
+    pub fn by_guide(&self) -> GuideMajor {
+        self.by_guide_and(|cell| cell as u32)
     }
 
-    fn part(&self, cells: Range<usize>) -> Part {
+    /// The guide-major view with what is said of each cell in the place of its number: looked up here, where cells come in order,
+    /// it costs a fraction.
+    pub fn by_guide_and(&self, of_cell: impl Fn(usize) -> u32 + Sync) -> GuideMajor {
+        let cells = even_ranges(self.indptr, rayon::current_num_threads());
+        GuideMajor { parts: cells.into_par_iter().map(|cells| self.part(cells, &of_cell)).collect() }
+    }
+
+    fn part(&self, cells: Range<usize>, of_cell: impl Fn(usize) -> u32) -> Part {
         let places = self.indptr[cells.start] as usize..self.indptr[cells.end] as usize;
         let mut starts = vec![0; self.n_guides + 1];
         for &guide in &self.guides[places.clone()] {
@@ -273,9 +272,10 @@ impl<'a> GuideCounts<'a> {
         let mut next = starts.clone();
         let mut entries = vec![Entry::default(); places.len()];
         for cell in cells {
+            let of_cell = of_cell(cell);
             for at in self.cell(cell) {
                 let slot = &mut next[self.guides[at] as usize];
-                entries[*slot] = Entry { cell: cell as u32, count: self.counts[at] as u32, position: at as u32 };
+                entries[*slot] = Entry { of_cell, count: self.counts[at] as u32, position: at as u32 };
                 *slot += 1;
             }
         }
@@ -426,7 +426,7 @@ mod tests {
         let (p, i, x) = ([0, 2, 2, 4], [0, 2, 1, 2], [3.0, 1.0, 7.0, 5.0]);
         let counts = GuideCounts::new(3, &p, &i, &x, None).unwrap();
         assert_eq!(counts.depth(), [4.0, 0.0, 12.0]);
-        let entry = |cell, count, position| Entry { cell, count, position };
+        let entry = |cell, count, position| Entry { of_cell: cell, count, position };
         let guide = |guide| counts.by_guide().guide(guide).copied().collect::<Vec<Entry>>();
         assert_eq!(guide(2), [entry(0, 1, 1), entry(2, 5, 3)]);
         assert_eq!(guide(0), [entry(0, 3, 0)]);
@@ -450,27 +450,27 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let counts = GuideCounts::new(n_guides, &p, &i, &x, None).unwrap();
-                let direct = counts.cells_per_guide();
                 let mut n = vec![0; n_guides];
-                let mut entries: Vec<_> = (0..n_guides).map(|guide| counts.by_guide().guide(guide)).collect();
+                let by_guide = counts.by_guide_and(|cell| 2 * cell as u32);
+                let mut entries: Vec<_> = (0..n_guides).map(|guide| by_guide.guide(guide)).collect();
                 for cell in 0..n_cells {
                     assert_eq!(counts.depth()[cell], x[counts.cell(cell)].iter().sum());
                     for at in counts.cell(cell) {
-                        let entry = Entry { cell: cell as u32, count: x[at] as u32, position: at as u32 };
+                        let entry = Entry { of_cell: 2 * cell as u32, count: x[at] as u32, position: at as u32 };
                         assert_eq!(entries[i[at] as usize].next(), Some(&entry));
                         n[i[at] as usize] += 1;
                     }
                 }
                 let values: Vec<_> = (0..n_guides)
                     .map(|guide| {
-                        let places = counts.by_guide().guide(guide).map(|entry| f64::from(entry.position));
+                        let places = by_guide.guide(guide).map(|entry| f64::from(entry.position));
                         (guide != 3).then(|| places.collect::<Vec<f64>>())
                     })
                     .collect();
-                let ordered = counts.by_guide().in_cell_order(&values);
+                let ordered = by_guide.in_cell_order(&values);
                 let place = |at: usize| if i[at] == 3 { 0.0 } else { at as f64 };
                 assert!(ordered.iter().enumerate().all(|(at, &value)| value == place(at)));
-                assert_eq!((&n, &n), (&direct, &counts.cells_per_guide()));
+                assert_eq!(n, counts.cells_per_guide());
                 assert!(n[5] == 0 && n[3] == n_cells);
             });
         }

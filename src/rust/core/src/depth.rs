@@ -1,5 +1,5 @@
 //! Cells of equal depth and batch are one class: all that a family with depth sees of a cell.
-use crate::counts::{Entry, GuideCounts, BLOCK};
+use crate::counts::{Entry, GuideCounts, GuideMajor, BLOCK};
 use crate::mixture::{self, Mixture, Obs};
 use rayon::prelude::*;
 
@@ -69,6 +69,11 @@ impl DepthClasses {
         Self { of_cell, class, bin }
     }
 
+    /// The counts by guide, each with the class of its cell.
+    pub fn by_guide(&self, counts: &GuideCounts) -> GuideMajor {
+        counts.by_guide_and(|cell| self.of_cell[cell])
+    }
+
     /// What a guide with these counts is seen as: first the zeros by bin, then equal (count, depth, batch) as one row each, sorted;
     /// and the row of every count.
     pub fn observations<'a, M: Mixture>(
@@ -108,7 +113,7 @@ impl DepthClasses {
         let small = (SMALL / n_classes.max(1)) as u32;
         let mut of_small = vec![0u32; small as usize * n_classes];
         let place = |key: u64| (count_of(key) < small).then(|| count_of(key) as usize * n_classes + class_of(key));
-        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(self.of_cell[entry.cell as usize]);
+        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(entry.of_cell);
         let keys: Vec<u64> = entries.map(key).collect();
         let mut large = vec![];
         for &key in &keys {
@@ -154,8 +159,9 @@ mod tests {
         let y: Vec<f64> = (0..6000).map(|cell| f64::from(1 + (cell * 7919) % 600)).collect();
         let counts = GuideCounts::new(1, &indptr, &guides, &y, None).unwrap();
         let classes = DepthClasses::new(&counts);
-        let entries = || counts.by_guide().guide(0);
-        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(classes.of_cell[entry.cell as usize]);
+        let by_guide = classes.by_guide(&counts);
+        let entries = || by_guide.guide(0);
+        let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(entry.of_cell);
         let keys: Vec<u64> = entries().map(key).collect();
         assert!(classes.class.len() == 600 && keys.iter().any(|&key| count_of(key) < 13));
         assert_eq!(classes.group(entries()), mixture::group(&keys));

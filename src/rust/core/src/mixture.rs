@@ -452,29 +452,10 @@ pub fn fit<M: Mixture>(m: &M, data: &Data<M>, control: &Control) -> Option<Fit<M
     fit_from(m, data, control, coarse(data.obs).as_deref())
 }
 
-/// Where there are coarse rows, the starts climb on those, and only what they arrive at goes on.
 fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option<&[Obs]>) -> Option<Fit<M::Params>> {
     let k = m.components();
     let first = m.start(data.obs);
-    let mut slope = Slope::new(m, data, &first, control);
-    let mut states = match (m.start_share(&first), coarse) {
-        (Some(share), _) => vec![State { share, ..State::new(first.clone()) }],
-        (None, None) => slope.candidates(&first),
-        (None, Some(coarse)) => {
-            let coarse = Data::new(m, coarse);
-            let mut slope = Slope::new(m, &coarse, &first, control);
-            let mut states = slope.candidates(&first);
-            slope.climb(&mut states, control.iterations);
-            drop_same(m, &mut states);
-            let afresh = |state: State<M::Params>| State { share: state.share, ..State::new(state.params) };
-            states.into_iter().map(afresh).collect()
-        }
-    };
-    slope.climb(&mut states, control.iterations);
-    let best = states.into_iter().next()?;
-    if !best.objective.is_finite() {
-        return None;
-    }
+    let best = best(m, data, &first, control, coarse)?;
     let log_lik = best.objective - m.ln_prior(&best.params);
     let n: f64 = data.obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
@@ -488,6 +469,37 @@ fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option
         converged: best.converged,
         bic_gain,
     })
+}
+
+/// Where the likelihood of observations without depth is highest: parameters and shares.
+pub fn highest<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> Option<(M::Params, [f64; MOST])> {
+    best(m, &Data::new(m, obs), &m.start(obs), control, None).map(|best| (best.params, best.share))
+}
+
+/// Where there are coarse rows, the starts climb on those, and only what they arrive at goes on.
+fn best<M: Mixture>(
+    m: &M,
+    data: &Data<M>,
+    first: &M::Params,
+    control: &Control,
+    coarse: Option<&[Obs]>,
+) -> Option<State<M::Params>> {
+    let mut slope = Slope::new(m, data, first, control);
+    let mut states = match (m.start_share(first), coarse) {
+        (Some(share), _) => vec![State { share, ..State::new(first.clone()) }],
+        (None, None) => slope.candidates(first),
+        (None, Some(coarse)) => {
+            let coarse = Data::new(m, coarse);
+            let mut slope = Slope::new(m, &coarse, first, control);
+            let mut states = slope.candidates(first);
+            slope.climb(&mut states, control.iterations);
+            drop_same(m, &mut states);
+            let afresh = |state: State<M::Params>| State { share: state.share, ..State::new(state.params) };
+            states.into_iter().map(afresh).collect()
+        }
+    };
+    slope.climb(&mut states, control.iterations);
+    states.into_iter().next().filter(|best| best.objective.is_finite())
 }
 
 /// Rows of about the same count and depth as one, for families with depth: enough to tell where starts lead.
@@ -658,8 +670,8 @@ pub fn score_per_guide<M: Mixture>(
     control: &Control,
     progress: &Progress,
 ) -> Result<Scores> {
-    let by_guide = counts.by_guide();
     let classes = DepthClasses::new(counts);
+    let by_guide = classes.by_guide(counts);
     let fitted = progress.map(counts.n_guides(), |guide| {
         let entries = by_guide.guide(guide);
         let n_cells = by_guide.n_cells(guide);

@@ -15,7 +15,7 @@
 //! truncated normal), within the bound, which raises the likelihood.
 use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
-use crate::mixture::{self, Data, Expected, Fit, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
 use crate::special::{ln_1p, ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
 use crate::Result;
@@ -169,12 +169,11 @@ impl Mixture for PoissonGauss {
 
     fn start(&self, obs: &[Obs]) -> Params {
         let rough = Control { starts: 4, tolerance: 1e-2, iterations: 100, ..Control::default() };
-        match mixture::fit(&Overdispersed, &Data::new(&Overdispersed, &coarse(obs)), &rough) {
-            Some(guard) => {
-                let least = least_signal(&guard);
-                let Wide { mean, signal, .. } = guard.params;
-                let lambda = mean.max(LEAST_LAMBDA);
-                Params { lambda, signal: signal.within(least.ln()), least, share: Some(guard.share) }
+        match mixture::highest(&Overdispersed, &coarse(obs), &rough) {
+            Some((guard, share)) => {
+                let least = least_signal(&guard, &share);
+                let lambda = guard.mean.max(LEAST_LAMBDA);
+                Params { lambda, signal: guard.signal.within(least.ln()), least, share: Some(share) }
             }
             None => Params { lambda: 1.0, signal: LogNormal::start(obs), least: 1.0, share: None },
         }
@@ -254,12 +253,12 @@ fn coarse(obs: &[Obs]) -> Vec<Obs> {
 }
 
 /// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.
-fn least_signal(guard: &Fit<Wide>) -> f64 {
-    let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + guard.share[0].ln() - guard.share[1].ln();
-    let table = Overdispersed.table(&guard.params, &());
+fn least_signal(guard: &Wide, share: &[f64; MOST]) -> f64 {
+    let ln_odds = (LEAST_POSTERIOR / (1.0 - LEAST_POSTERIOR)).ln() + share[0].ln() - share[1].ln();
+    let table = Overdispersed.table(guard, &());
     let is_signal = |&y: &u32| {
         let o = Obs { y: f64::from(y), depth: 1.0, batch: 0, n: 1.0, ln_const: 0.0 };
-        let ([background, signal, _], _) = Overdispersed.ln_density(&guard.params, &table, &(), 0, &o);
+        let ([background, signal, _], _) = Overdispersed.ln_density(guard, &table, &(), 0, &o);
         signal - background >= ln_odds
     };
     f64::from((1..MOST_LEAST).find(is_signal).unwrap_or(MOST_LEAST))
