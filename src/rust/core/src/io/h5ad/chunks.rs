@@ -1,14 +1,17 @@
-//! Vectors in compressed chunks, decompressed on all threads of the current pool: HDF5's own path takes one, and an older zlib.
+//! Vectors read on all threads of the current pool, in compressed chunks or as they lie in the file: HDF5's own path takes one, and
+//! an older zlib.
 //!
-//! Anything but native numbers behind one of the codecs below, or shuffle and that, is left to HDF5, as is a damaged chunk, for its
-//! error text.
+//! Anything but values of the stored type, behind one of the codecs below, or shuffle and that, is left to HDF5, as is a damaged
+//! chunk, for its error text.
+use std::path::Path;
+
 use flate2::{Decompress, FlushDecompress, Status};
 use hdf5::filters::Filter;
 use hdf5::Dataset;
 use rayon::prelude::*;
 
-use super::values::Stored;
-use super::zstd;
+use super::values::FromBytes;
+use super::{unchunked, zstd};
 
 /// How the work on a vector went.
 pub enum Converted {
@@ -74,12 +77,25 @@ struct Layout {
     chunk: usize,
 }
 
-/// The values of a vector from the place `first`, as many as `out` takes.
-pub fn convert<T: Stored, O: Send>(
+/// The values of a vector in that file, whose stored type is T, from the place `first`, as many as `out` takes.
+pub fn convert<T: FromBytes, O: Send>(
+    path: &Path,
     dataset: &Dataset,
     first: usize,
     out: &mut [O],
-    convert: &(impl Fn(f64) -> Option<O> + Sync),
+    convert: &(impl Fn(T) -> Result<O, f64> + Sync),
+) -> Converted {
+    match unchunked::convert(path, dataset, first, out, convert) {
+        Converted::NotHere => in_chunks(dataset, first, out, convert),
+        done => done,
+    }
+}
+
+fn in_chunks<T: FromBytes, O: Send>(
+    dataset: &Dataset,
+    first: usize,
+    out: &mut [O],
+    convert: &(impl Fn(T) -> Result<O, f64> + Sync),
 ) -> Converted {
     let Some(layout) = layout::<T>(dataset) else { return Converted::NotHere };
     // The part of each chunk that is asked for; the first may begin and the last may end within theirs.
@@ -99,7 +115,7 @@ pub fn convert<T: Stored, O: Send>(
             .par_iter_mut()
             .zip(&raw)
             .map_init(Vec::new, |buffer, ((at, out), raw)| {
-                layout.convert::<T, O>(raw, buffer, *at % layout.chunk, out, convert)
+                layout.convert(raw, buffer, *at % layout.chunk, out, convert)
             })
             .collect();
         for ((at, _), converted) in parts.iter().zip(converted) {
@@ -113,7 +129,7 @@ pub fn convert<T: Stored, O: Send>(
     Converted::All
 }
 
-fn layout<T: Stored>(dataset: &Dataset) -> Option<Layout> {
+fn layout<T>(dataset: &Dataset) -> Option<Layout> {
     let (shuffle, codec) = match &dataset.filters()[..] {
         [codec] => (None, (Codec::of(codec)?, 0)),
         [Filter::Shuffle, codec] => (Some(0), (Codec::of(codec)?, 1)),
@@ -123,17 +139,17 @@ fn layout<T: Stored>(dataset: &Dataset) -> Option<Layout> {
         [chunk] if chunk > 0 && chunk * size_of::<T>() <= LARGEST => chunk,
         _ => return None,
     };
-    dataset.dtype().ok()?.is::<T>().then_some(Layout { shuffle, codec, chunk })
+    Some(Layout { shuffle, codec, chunk })
 }
 
 impl Layout {
-    fn convert<T: Stored, O>(
+    fn convert<T: FromBytes, O>(
         &self,
         raw: &Raw,
         buffer: &mut Vec<u8>,
         from: usize,
         out: &mut [O],
-        convert: impl Fn(f64) -> Option<O>,
+        convert: impl Fn(T) -> Result<O, f64>,
     ) -> Converted {
         let ran = |filter: usize| raw.skipped & (1 << filter) == 0;
         let (codec, place) = self.codec;
@@ -154,16 +170,15 @@ impl Layout {
         }
         let shuffled = self.shuffle.is_some_and(ran);
         for (position, out) in out.iter_mut().enumerate() {
-            let mut value = [0; 8];
+            let mut value = [0; 16];
             let place = from + position;
             for byte in 0..size_of::<T>() {
                 // Shuffle stores the first bytes of all values, then the second ones, and so on.
                 value[byte] = bytes[if shuffled { byte * self.chunk + place } else { place * size_of::<T>() + byte }];
             }
-            let value = T::from_bytes(value).to_f64();
-            match convert(value) {
-                Some(converted) => *out = converted,
-                None => return Converted::Refused(position, value),
+            match convert(T::from_bytes(value)) {
+                Ok(converted) => *out = converted,
+                Err(value) => return Converted::Refused(position, value),
             }
         }
         Converted::All
@@ -204,7 +219,12 @@ fn read_raw(_: &Dataset, _: usize) -> Option<Raw> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::quiet::quietly;
+    use super::super::values::Stored;
     use super::*;
+
+    fn number<T: Stored>(value: T) -> Result<f64, f64> {
+        Ok(value.to_f64())
+    }
 
     fn check<T: Stored + std::fmt::Debug>(file: &hdf5::File, name: &str, make: fn(usize) -> T, skip: bool) {
         let values: Vec<T> = (0..10_007).map(make).collect();
@@ -217,13 +237,13 @@ mod tests {
             let builder = if codec == Codec::Lzf { builder.lzf() } else { builder.deflate(4) };
             let dataset = builder.with_data(&values).create(format!("{name}-{shuffle}-{codec:?}").as_str()).unwrap();
             let mut out = vec![0.0; values.len()];
-            let all = matches!(convert::<T, f64>(&dataset, 0, &mut out, &Some), Converted::All);
+            let all = matches!(in_chunks::<T, f64>(&dataset, 0, &mut out, &number), Converted::All);
             assert_eq!(all, !skip && cfg!(raw_chunks), "{name} {shuffle} {codec:?}");
             assert!(!all || out == expected, "{name} {shuffle} {codec:?}");
             for range in [0..7, 3..1000, 999..1001, 1500..7001, 2000..3000, 9990..10_007] {
                 let out = &mut out[range.clone()];
                 out.fill(-1.0);
-                convert::<T, f64>(&dataset, range.start, out, &Some);
+                in_chunks::<T, f64>(&dataset, range.start, out, &number);
                 assert!(!all || out == &expected[range.clone()], "{name} {shuffle} {codec:?} {range:?}");
             }
         }
@@ -244,19 +264,18 @@ mod tests {
             let values: Vec<u32> = (0..5000).collect();
             let dataset =
                 file.new_dataset_builder().deflate(1).chunk(512).with_data(&values).create("refused").unwrap();
-            let below = |limit: f64| move |value: f64| (value < limit).then_some(value as u32);
+            let below = |limit: u32| move |value: u32| if value < limit { Ok(value) } else { Err(f64::from(value)) };
             let mut out = vec![0; values.len()];
             if cfg!(raw_chunks) {
-                let got = convert::<u32, u32>(&dataset, 0, &mut out, &below(4321.0));
+                let got = in_chunks::<u32, u32>(&dataset, 0, &mut out, &below(4321));
                 assert!(matches!(got, Converted::Refused(4321, 4321.0)));
-                let got = convert::<u32, u32>(&dataset, 700, &mut out[700..], &below(4321.0));
+                let got = in_chunks::<u32, u32>(&dataset, 700, &mut out[700..], &below(4321));
                 assert!(matches!(got, Converted::Refused(3621, 4321.0)));
             }
-            // Another type than the stored one, other filters, and no chunks: HDF5's work.
+            // Other filters, and no chunks.
             let other = |dataset: &Dataset| {
-                matches!(convert::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Some(1)), Converted::NotHere)
+                matches!(in_chunks::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Ok(1)), Converted::NotHere)
             };
-            assert!(other(&dataset));
             let values: Vec<i64> = (0..5000).collect();
             let builder = || file.new_dataset_builder().chunk(512);
             assert!(other(&builder().deflate(1).fletcher32().with_data(&values).create("fletcher").unwrap()));
@@ -284,7 +303,7 @@ mod tests {
             let of = |bytes: Vec<u8>, skipped: u32| {
                 let mut out = vec![0.0; 90];
                 let raw = Raw { bytes, skipped };
-                let done = matches!(layout.convert::<u8, f64>(&raw, &mut vec![], 0, &mut out, Some), Converted::All);
+                let done = matches!(layout.convert(&raw, &mut vec![], 0, &mut out, number::<u8>), Converted::All);
                 done.then_some(out)
             };
             assert!(bytes.len() < 100, "{codec:?}");

@@ -1,5 +1,5 @@
-//! Texts of variable length where they lie: in collections of the global heap, some hundred to each, which follow one another as the
-//! texts do. HDF5 looks for every text by itself, on one thread.
+//! Texts of variable length where they lie: in collections of the global heap, some hundred to each, which follow one another about
+//! as the texts do. HDF5 looks for every text by itself, on one thread.
 //!
 //! Format: HDF5 File Format Specification, III.E, "Global Heap". What does not follow it, or would take far more reading than
 //! the texts are long, is left to HDF5, for its error text.
@@ -11,56 +11,65 @@ use std::path::Path;
 use hdf5::Dataset;
 use rayon::prelude::*;
 
-use super::unchunked::Unchunked;
+use super::chunks::{self, Converted};
 
-/// Bytes by which a vector refers to a text: its length, and the address of its collection and its number there.
-pub const REFERENCE: usize = 16;
 /// Texts that a thread reads at once.
 const PIECE: usize = 1 << 12;
 /// Bytes that are fetched at once.
 const FETCHED: usize = 1 << 16;
+/// Collections that HDF5 fills at once, and so goes back to.
+const OPEN: usize = 16;
 /// Bytes of the head of a collection, and of that of each text in it.
 const HEAD: usize = 16;
 
-/// A vector of texts in a file whose addresses and lengths have 8 bytes.
+/// The texts of a vector in a file whose addresses and lengths have 8 bytes.
 pub struct Texts<'a> {
-    references: Unchunked<'a>,
+    path: &'a Path,
     /// Where addresses are counted from.
     base: u64,
+    references: Vec<Reference>,
 }
 
+/// How a vector refers to a text: its length, and the address of its collection and its number there.
+type Reference = [u8; 16];
+
 impl<'a> Texts<'a> {
-    /// None where HDF5 has to read them.
-    pub fn of(path: &'a Path, dataset: &Dataset) -> Option<Self> {
-        let references = Unchunked::of(path, dataset, REFERENCE)?;
-        let file = dataset.file().ok()?.fcpl().ok()?;
-        let sizes = file.sizes();
-        (sizes.sizeof_addr == 8 && sizes.sizeof_size == 8).then_some(Self { references, base: file.userblock() })
+    /// A range of the vector; None where HDF5 has to read it.
+    pub fn of(path: &'a Path, dataset: &Dataset, range: Range<usize>) -> Option<Self> {
+        let file = dataset.file().ok()?;
+        let made = file.fcpl().ok()?;
+        let sizes = made.sizes();
+        if !file.is_read_only() || (sizes.sizeof_addr, sizes.sizeof_size) != (8, 8) {
+            return None;
+        }
+        let mut references = vec![[0; 16]; range.len()];
+        match chunks::convert(path, dataset, range.start, &mut references, &Ok) {
+            Converted::All => Some(Self { path, base: made.userblock(), references }),
+            _ => None,
+        }
     }
 
-    /// The references to a range of texts.
-    pub fn references(&self, range: Range<usize>) -> Option<Vec<u8>> {
-        let mut references = vec![];
-        self.references.read(&mut self.references.open().ok()?, range, &mut references).ok()?;
-        Some(references)
+    /// How long the texts say they are altogether.
+    pub fn length(&self) -> usize {
+        length(&self.references)
     }
 
-    /// The texts that are referred to.
-    pub fn read(&self, references: &[u8]) -> Option<Vec<Vec<u8>>> {
+    pub fn read(&self) -> Option<Vec<Vec<u8>>> {
         let pieces: Option<Vec<Vec<Vec<u8>>>> =
-            references.par_chunks(PIECE * REFERENCE).map(|references| self.piece(references)).collect();
+            self.references.par_chunks(PIECE).map(|references| self.piece(references)).collect();
         Some(pieces?.into_iter().flatten().collect())
     }
 
-    fn piece(&self, references: &[u8]) -> Option<Vec<Vec<u8>>> {
-        let most = references.len() + length_of_all(references);
-        let file = BufReader::with_capacity(FETCHED, self.references.open().ok()?);
+    fn piece(&self, references: &[Reference]) -> Option<Vec<Vec<u8>>> {
+        let most = size_of_val(references) + length(references);
+        let file = BufReader::with_capacity(FETCHED, File::open(self.path).ok()?);
         // As much again for the heads and gaps of collections, and what belongs to the texts before and after.
-        let mut heap = Heap { file, at: 0, left: 4 * most + FETCHED, collection: Collection::default() };
-        references.chunks_exact(REFERENCE).map(|reference| self.text(reference, &mut heap)).collect()
+        let left = most.saturating_mul(4).saturating_add(FETCHED);
+        let mut heap = Heap { file, at: 0, left, collections: vec![] };
+        references.iter().map(|reference| self.text(reference, &mut heap)).collect()
     }
 
-    fn text(&self, reference: &[u8], heap: &mut Heap) -> Option<Vec<u8>> {
+    fn text(&self, reference: &Reference, heap: &mut Heap) -> Option<Vec<u8>> {
         let (length, address, number) = (u32_at(reference, 0)?, u64_at(reference, 4)?, u32_at(reference, 12)?);
         if length == 0 || address == 0 {
             return Some(vec![]);
@@ -74,9 +83,8 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// How long these texts say they are.
-pub fn length_of_all(references: &[u8]) -> usize {
-    let lengths = references.chunks_exact(REFERENCE).filter_map(|reference| u32_at(reference, 0));
+fn length(references: &[Reference]) -> usize {
+    let lengths = references.iter().filter_map(|reference| u32_at(reference, 0));
     lengths.fold(0, |sum: usize, length| sum.saturating_add(length as usize))
 }
 
@@ -86,11 +94,10 @@ struct Heap {
     at: u64,
     /// Bytes that may still be read.
     left: usize,
-    collection: Collection,
+    /// Those that were read last.
+    collections: Vec<Collection>,
 }
 
-/// The collection that was read last.
-#[derive(Default)]
 struct Collection {
     address: u64,
     bytes: Vec<u8>,
@@ -100,22 +107,28 @@ struct Collection {
 
 impl Heap {
     fn object(&mut self, collection: u64, number: u32) -> Option<&[u8]> {
-        if self.collection.address != collection {
-            self.read(collection)?;
-        }
-        let Collection { bytes, objects, .. } = &self.collection;
+        let place = match self.collections.iter().rposition(|known| known.address == collection) {
+            Some(place) => place,
+            None => {
+                if self.collections.len() == OPEN {
+                    self.collections.remove(0);
+                }
+                let collection = self.read(collection)?;
+                self.collections.push(collection);
+                self.collections.len() - 1
+            }
+        };
+        let Collection { bytes, objects, .. } = &self.collections[place];
         bytes.get(objects.get(number as usize)?.clone())
     }
 
-    fn read(&mut self, address: u64) -> Option<()> {
+    fn read(&mut self, address: u64) -> Option<Collection> {
         // What is near is in the buffer already.
         match i64::try_from(i128::from(address) - i128::from(self.at)) {
             Ok(by) => self.file.seek_relative(by).ok()?,
             Err(_) => self.file.seek(SeekFrom::Start(address)).map(drop).ok()?,
         }
         self.at = address;
-        // Of no address, if the reading fails.
-        let Collection { mut bytes, mut objects, .. } = std::mem::take(&mut self.collection);
         let mut head = [0; HEAD];
         self.file.read_exact(&mut head).ok()?;
         let size = usize::try_from(u64_at(&head, 8)?).ok()?;
@@ -123,10 +136,9 @@ impl Heap {
             return None;
         }
         self.left -= size;
-        bytes.resize(size - HEAD, 0);
+        let (mut bytes, mut objects) = (vec![0; size - HEAD], vec![]);
         self.file.read_exact(&mut bytes).ok()?;
         self.at += size as u64;
-        objects.clear();
         let mut at = 0;
         while at + HEAD <= bytes.len() {
             let number = usize::from(u16::from_le_bytes(*bytes[at..].first_chunk()?));
@@ -142,8 +154,7 @@ impl Heap {
             objects[number] = start..end;
             at = end.next_multiple_of(8);
         }
-        self.collection = Collection { address, bytes, objects };
-        Some(())
+        Some(Collection { address, bytes, objects })
     }
 }
 
@@ -172,14 +183,17 @@ mod tests {
         let texts: Vec<VarLenUnicode> = written().iter().map(|text| text.parse().unwrap()).collect();
         let file = hdf5::File::create(path).unwrap();
         file.new_dataset_builder().with_data(&texts).create("texts").unwrap();
+        let many: Vec<VarLenUnicode> = (0..60_000).map(|i| i.to_string().parse().unwrap()).collect();
+        file.new_dataset_builder().with_data(&many).create("many").unwrap();
+        file.new_dataset_builder().with_data(&texts).chunk(1000).deflate(1).create("gzip").unwrap();
+        file.new_dataset_builder().with_data(&texts).chunk(1000).shuffle().lzf().create("lzf").unwrap();
         file.new_dataset_builder().with_data(&texts[..9]).chunk(4).create("chunks").unwrap();
     }
 
     fn read(path: &Path, name: &str, range: Range<usize>) -> Option<Vec<Vec<u8>>> {
         let file = hdf5::File::open(path).unwrap();
         let dataset = file.dataset(name).unwrap();
-        let texts = Texts::of(path, &dataset)?;
-        texts.read(&texts.references(range)?)
+        Texts::of(path, &dataset, range)?.read()
     }
 
     #[test]
@@ -192,13 +206,17 @@ mod tests {
                 let bytes = [vec![7; user_block], std::fs::read(&path).unwrap()].concat();
                 std::fs::write(&path, bytes).unwrap();
                 for range in [0..expected.len(), 0..1, 4000..5000, 4321..4322, expected.len() - 3..expected.len()] {
-                    assert!(read(&path, "texts", range.clone()).unwrap() == expected[range.clone()], "{range:?}");
+                    for name in ["texts", "gzip", "lzf"] {
+                        let read = read(&path, name, range.clone());
+                        let here = name == "texts" || cfg!(raw_chunks);
+                        assert!(read == here.then(|| expected[range.clone()].to_vec()), "{name} {range:?}");
+                    }
                 }
                 assert_eq!(read(&path, "chunks", 0..9), None);
             }
             // HDF5 may not yet have written what it was given.
             let file = hdf5::File::open_rw(&path).unwrap();
-            assert!(Texts::of(&path, &file.dataset("texts").unwrap()).is_none());
+            assert!(Texts::of(&path, &file.dataset("texts").unwrap(), 0..9).is_none());
         });
         std::fs::remove_file(&path).unwrap();
     }
@@ -211,18 +229,22 @@ mod tests {
             write(&path);
             let file = hdf5::File::open(&path).unwrap();
             let dataset = file.dataset("texts").unwrap();
-            let texts = Texts::of(&path, &dataset).unwrap();
-            let all = texts.references(0..5000).unwrap();
-            let at = |i: usize| i * REFERENCE..(i + 1) * REFERENCE;
-            let of = |length: u32, address: u64, number: u32| {
-                [&length.to_le_bytes()[..], &address.to_le_bytes()[..], &number.to_le_bytes()[..]].concat()
+            let all = Texts::of(&path, &dataset, 0..5000).unwrap();
+            let of = |length: u32, address: u64, number: u32| -> Reference {
+                let mut reference = [0; 16];
+                reference[..4].copy_from_slice(&length.to_le_bytes());
+                reference[4..12].copy_from_slice(&address.to_le_bytes());
+                reference[12..].copy_from_slice(&number.to_le_bytes());
+                reference
             };
-            let (long, short) = (&all[at(4321)], &all[at(5)]);
-            let (length, address, number) =
-                (u32_at(short, 0).unwrap(), u64_at(short, 4).unwrap(), u32_at(short, 12).unwrap());
-            assert_eq!(texts.read(short), Some(vec!["é".repeat(5).into_bytes()]));
-            assert_eq!(texts.read(&of(0, address, number)), Some(vec![vec![]]));
-            assert_eq!(texts.read(&of(length, 0, number)), Some(vec![vec![]]));
+            let read =
+                |references: &[Reference]| Texts { path: &path, base: 0, references: references.to_vec() }.read();
+            let parts = |of: &Reference| (u32_at(of, 0).unwrap(), u64_at(of, 4).unwrap(), u32_at(of, 12).unwrap());
+            let (long, short) = (all.references[4321], all.references[5]);
+            let (length, address, number) = parts(&short);
+            assert_eq!(of(length, address, number), short);
+            assert_eq!(read(&[short]), Some(vec!["é".repeat(5).into_bytes()]));
+            assert_eq!(read(&[of(0, address, number), of(length, 0, number)]), Some(vec![vec![], vec![]]));
             for (length, address, number) in [
                 (length + 1, address, number),
                 (length - 1, address, number),
@@ -234,14 +256,16 @@ mod tests {
                 (length, address, 1 << 16),
                 (length, address, u32::MAX),
             ] {
-                assert_eq!(texts.read(&of(length, address, number)), None, "{length} {address} {number}");
+                assert_eq!(read(&[of(length, address, number)]), None, "{length} {address} {number}");
             }
-            // Now here, now there: a long collection is not read over and over.
-            let there = [long, short].concat();
-            assert!(texts.read(&there).is_some() && texts.read(&[&all[at(9)], &there[..]].concat()).is_some());
-            let wrong = of(1, u64_at(long, 4).unwrap(), u32_at(long, 12).unwrap());
-            let back_and_forth = [&wrong[..], short].concat().repeat(1000);
-            assert_eq!(texts.read(&back_and_forth), None);
+            assert!(read(&[all.references[9], long, short].repeat(9)).is_some());
+            // But not all of a file for a few short texts.
+            let many = Texts::of(&path, &file.dataset("many").unwrap(), 0..60_000).unwrap();
+            assert!(many.read().is_some());
+            let mut each = many.references.clone();
+            each.dedup_by_key(|reference| parts(reference).1);
+            assert!(each.len() > OPEN && read(&each[..1]).is_some());
+            assert_eq!(read(&each), None);
         });
         std::fs::remove_file(&path).unwrap();
     }
@@ -256,8 +280,8 @@ mod tests {
             let expected = read(&path, "texts", 0..60).unwrap();
             let start = {
                 let file = hdf5::File::open(&path).unwrap();
-                let texts = Texts::of(&path, &file.dataset("texts").unwrap()).unwrap().references(5..6);
-                u64_at(&texts.unwrap(), 4).unwrap() as usize
+                let texts = Texts::of(&path, &file.dataset("texts").unwrap(), 5..6).unwrap();
+                u64_at(&texts.references[0], 4).unwrap() as usize
             };
             let mut refused = 0;
             for at in start..start + 400 {

@@ -102,13 +102,12 @@ pub fn read(path: &Path, dataset: &Dataset, range: Range<usize>, most: usize) ->
         Some(TypeDescriptor::VarLenAscii) => Datatype::from_type::<VarLenAscii>()?,
         _ => return Ok(Texts::NotHere),
     };
-    let here = heap::Texts::of(path, dataset);
-    if let Some(references) = here.as_ref().and_then(|texts| texts.references(range.clone())) {
+    if let Some(texts) = heap::Texts::of(path, dataset, range.clone()) {
         // HDF5 takes memory for what a text claims to be before it asks for ours.
-        if heap::length_of_all(&references) > most {
+        if texts.length() > most {
             return Ok(Texts::TooLong);
         }
-        if let Some(texts) = here.and_then(|texts| texts.read(&references)) {
+        if let Some(texts) = texts.read() {
             return Ok(Texts::Read(texts));
         }
     }

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::chunks::{self, Converted};
 use super::texts::{self, Texts};
-use super::{too_many, unchunked, zstd, MOST};
+use super::{too_many, zstd, MOST};
 use crate::run::check_reading;
 use crate::{Error, Result};
 
@@ -189,19 +189,33 @@ pub fn descriptor(dtype: &Datatype) -> Option<TypeDescriptor> {
 }
 
 /// A stored number. Every f64 up to 2^53 is exact, and no valid count, index or start exceeds 2^31.
-pub trait Stored: H5Type + Copy + Display + Sync {
+pub trait Stored: H5Type + FromBytes + Display + Sync {
     fn to_f64(self) -> f64;
-    /// From the first of these bytes, in the order of this machine.
-    fn from_bytes(bytes: [u8; 8]) -> Self;
 }
+
+/// A value that is read without HDF5.
+pub trait FromBytes: Copy {
+    /// From the first of these bytes, in the order of this machine.
+    fn from_bytes(bytes: [u8; 16]) -> Self;
+}
+
+impl FromBytes for [u8; 16] {
+    fn from_bytes(bytes: [u8; 16]) -> Self {
+        bytes
+    }
+}
+
 macro_rules! stored {
     ($($t:ty),*) => { $(impl Stored for $t {
         #[inline]
         fn to_f64(self) -> f64 {
             self as f64
         }
+    }
+
+    impl FromBytes for $t {
         #[inline]
-        fn from_bytes(bytes: [u8; 8]) -> Self {
+        fn from_bytes(bytes: [u8; 16]) -> Self {
             let mut own = [0; size_of::<Self>()];
             own.copy_from_slice(&bytes[..size_of::<Self>()]);
             Self::from_ne_bytes(own)
@@ -442,10 +456,11 @@ fn convert_vector<T: Stored, O: Send>(
 ) -> Result<Option<(usize, f64)>> {
     const PIECE: usize = 1 << 15;
     check_reading()?;
-    let mut converted = unchunked::convert::<T, O>(values.source.0, &values.dataset, first, out, &convert);
-    if matches!(converted, Converted::NotHere) {
-        converted = chunks::convert::<T, O>(&values.dataset, first, out, &convert);
-    }
+    let checked = |value: T| convert(value.to_f64()).ok_or(value.to_f64());
+    let converted = match values.dataset.dtype() {
+        Ok(dtype) if dtype.is::<T>() => chunks::convert(values.source.0, &values.dataset, first, out, &checked),
+        _ => Converted::NotHere,
+    };
     match converted {
         Converted::All => return Ok(None),
         Converted::Refused(position, value) => return Ok(Some((position, value))),
