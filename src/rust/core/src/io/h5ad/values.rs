@@ -454,24 +454,42 @@ fn convert_vector<T: Stored, O: Send>(
     out: &mut [O],
     convert: impl Fn(f64) -> Option<O> + Sync,
 ) -> Result<Option<(usize, f64)>> {
-    const PIECE: usize = 1 << 15;
-    check_reading()?;
+    // Work for many threads, between two looks whether to stop.
+    let block = 16 * values.block();
+    let is_stored = values.dataset.dtype().is_ok_and(|dtype| dtype.is::<T>());
     let checked = |value: T| convert(value.to_f64()).ok_or(value.to_f64());
-    let converted = match values.dataset.dtype() {
-        Ok(dtype) if dtype.is::<T>() => chunks::convert(values.source.0, &values.dataset, first, out, &checked),
-        _ => Converted::NotHere,
-    };
-    match converted {
-        Converted::All => return Ok(None),
-        Converted::Refused(position, value) => return Ok(Some((position, value))),
-        Converted::Damaged => {
-            return Err(values.source.format_in(format!(
-            "{} is damaged: a compressed chunk holds another number of values than it should.\n  Write the file again.",
-            values.what
-        )))
+    for (number, out) in out.chunks_mut(block).enumerate() {
+        check_reading()?;
+        let (before, path) = (number * block, values.source.0);
+        let converted = match is_stored {
+            true => chunks::convert(path, &values.dataset, first + before, out, &checked),
+            false => Converted::NotHere,
+        };
+        let refused = match converted {
+            Converted::All => None,
+            Converted::Refused(position, value) => Some((position, value)),
+            Converted::Damaged => {
+                return Err(values.source.format_in(format!(
+                    "{} is damaged: a compressed chunk holds another number of values than it should.\n  Write the file again.",
+                    values.what
+                )))
+            }
+            Converted::NotHere => convert_by_hdf5::<T, O>(values, first + before, out, &convert)?,
+        };
+        if let Some((position, value)) = refused {
+            return Ok(Some((before + position, value)));
         }
-        Converted::NotHere => {}
     }
+    Ok(None)
+}
+
+fn convert_by_hdf5<T: Stored, O: Send>(
+    values: &Values,
+    first: usize,
+    out: &mut [O],
+    convert: &(impl Fn(f64) -> Option<O> + Sync),
+) -> Result<Option<(usize, f64)>> {
+    const PIECE: usize = 1 << 15;
     let block = values.block();
     for (number, out) in out.chunks_mut(block).enumerate() {
         check_reading()?;
