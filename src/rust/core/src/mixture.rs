@@ -28,7 +28,7 @@ const UNDERFLOW: f64 = -745.2;
 /// A share of less does not change 1, and no sum that a step of EM is made of.
 const NEGLIGIBLE: f64 = -45.0;
 /// Rows of a fit that a thread takes at once, where there are many more.
-const MANY_ROWS: usize = 1 << 11;
+const MANY_ROWS: usize = 1 << 10;
 /// Keys from which on they are sorted on all threads.
 const PARALLEL_SORT: usize = 1 << 15;
 /// Starts are the same when no log odds of a share and no packed parameter differs by more.
