@@ -74,11 +74,8 @@ simulate_guides <- function(screen = "easy", n_cells = NULL, n_guides = NULL, ..
   drawn <- rust_simulate_guides(screen, params, seed, n_jobs)
   guide_id <- numbered("guide", length(drawn$construct))
   cell_barcode <- numbered("cell", length(drawn$lane))
-  counts <- methods::new(
-    "dgCMatrix",
-    p = drawn$p, i = drawn$i, x = drawn$x, Dim = c(length(guide_id), length(cell_barcode)),
-    Dimnames = list(guide_id, cell_barcode)
-  )
+  dimnames <- list(guide_id, cell_barcode)
+  counts <- sparse_of_rust(drawn$p, drawn$i, drawn$x, lengths(dimnames), dimnames)
   oracle <- counts
   oracle@x <- drawn$oracle
   lanes <- numbered("lane", max(lengths(drawn$params[c("lane_depth", "lane_ambient")])))
