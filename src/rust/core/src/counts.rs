@@ -182,6 +182,12 @@ impl<'a> GuideCounts<'a> {
         row(self.indptr, cell)
     }
 
+    /// All cells, in ranges that a thread takes at once.
+    pub fn blocks(&self) -> Vec<Range<usize>> {
+        let n_cells = self.n_cells();
+        (0..n_cells).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_cells)).collect()
+    }
+
     /// For a cell the place of its largest count among the stored counts, and whether no other is as large; None for an empty cell.
     pub fn largest(&self, cell: usize) -> Option<(usize, bool)> {
         let mut range = self.cell(cell);
@@ -203,13 +209,11 @@ impl<'a> GuideCounts<'a> {
 
     /// Scores that are 0 but for one count of a cell: `of_cell` says where that stands, and its score.
     pub fn one_of_each_cell(&self, of_cell: impl Fn(usize) -> Option<(usize, f64)> + Sync) -> Vec<f64> {
-        let n_cells = self.n_cells();
-        let blocks = (0..n_cells).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_cells));
+        let blocks = self.blocks();
         let places = |cells: &Range<usize>| self.indptr[cells.start] as usize..self.indptr[cells.end] as usize;
         let mut scores = vec![0.0; self.n_counts()];
-        let pieces = pieces(&mut scores, blocks.clone().map(|cells| places(&cells).len()));
-        let blocks: Vec<(Range<usize>, &mut [f64])> = blocks.zip(pieces).collect();
-        blocks.into_par_iter().for_each(|(cells, piece)| {
+        let pieces = pieces(&mut scores, blocks.iter().map(|cells| places(cells).len()));
+        pieces.into_par_iter().zip(blocks).for_each(|(piece, cells)| {
             let first = places(&cells).start;
             cells.filter_map(&of_cell).for_each(|(at, score)| piece[at - first] = score);
         });

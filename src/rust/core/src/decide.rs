@@ -1,7 +1,6 @@
 //! From scores to calls: one rule for every model. A new threshold never needs a new fit. Works on blocks of cells, or on
 //! guides, on the threads of the current pool; calls do not depend on how many there are.
 use rayon::prelude::*;
-use std::ops::Range;
 
 use crate::counts::{pieces, Entry, GuideCounts, BLOCK};
 use crate::{Error, Result};
@@ -132,8 +131,7 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
     }));
 
     let mut pairs = vec![0; n_pairs];
-    let blocks: Vec<Range<usize>> =
-        (0..n_cells).step_by(BLOCK).map(|first| first..(first + BLOCK).min(n_cells)).collect();
+    let blocks = counts.blocks();
     let of_blocks = pieces(&mut pairs, blocks.iter().map(|cells| indptr[cells.end] - indptr[cells.start]));
     of_blocks
         .into_par_iter()

@@ -10,7 +10,7 @@ use hdf5::filters::Filter;
 use hdf5::Dataset;
 use rayon::prelude::*;
 
-use super::values::FromBytes;
+use super::values::{FromBytes, Stored};
 use super::{unchunked, zstd};
 
 /// How the work on a vector went.
@@ -75,6 +75,21 @@ struct Layout {
     codec: (Codec, usize),
     /// Values of a chunk; the last one is stored in full length.
     chunk: usize,
+}
+
+/// The numbers of a vector in that file from the place `first`, as many as `out` takes. Those of another type than T are HDF5's.
+pub fn numbers<T: Stored, O: Send>(
+    path: &Path,
+    dataset: &Dataset,
+    first: usize,
+    out: &mut [O],
+    convert: &(impl Fn(f64) -> Option<O> + Sync),
+) -> Converted {
+    let checked = |value: T| convert(value.to_f64()).ok_or(value.to_f64());
+    match dataset.dtype() {
+        Ok(dtype) if dtype.is::<T>() => self::convert(path, dataset, first, out, &checked),
+        _ => Converted::NotHere,
+    }
 }
 
 /// The values of a vector in that file, whose stored type is T, from the place `first`, as many as `out` takes.
@@ -219,7 +234,6 @@ fn read_raw(_: &Dataset, _: usize) -> Option<Raw> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::quiet::quietly;
-    use super::super::values::Stored;
     use super::*;
 
     fn number<T: Stored>(value: T) -> Result<f64, f64> {
@@ -272,7 +286,9 @@ mod tests {
                 let got = in_chunks::<u32, u32>(&dataset, 700, &mut out[700..], &below(4321));
                 assert!(matches!(got, Converted::Refused(3621, 4321.0)));
             }
-            // Other filters, and no chunks.
+            // Another type than the stored one, other filters, and no chunks: HDF5's work.
+            let numbers = numbers::<i64, u32>(&path, &dataset, 0, &mut [0; 5000], &|_| Some(1));
+            assert!(matches!(numbers, Converted::NotHere));
             let other = |dataset: &Dataset| {
                 matches!(in_chunks::<i64, u32>(dataset, 0, &mut [0; 5000], &|_| Ok(1)), Converted::NotHere)
             };

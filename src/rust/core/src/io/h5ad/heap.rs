@@ -243,6 +243,7 @@ mod tests {
             let (long, short) = (all.references[4321], all.references[5]);
             let (length, address, number) = parts(&short);
             assert_eq!(of(length, address, number), short);
+            assert_eq!(Texts::of(&path, &dataset, 1..3).unwrap().length(), "é".len() + "éé".len());
             assert_eq!(read(&[short]), Some(vec!["é".repeat(5).into_bytes()]));
             assert_eq!(read(&[of(0, address, number), of(length, 0, number)]), Some(vec![vec![], vec![]]));
             for (length, address, number) in [

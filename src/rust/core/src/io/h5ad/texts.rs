@@ -161,17 +161,27 @@ mod tests {
             let written = ["a", "", "h\u{e9}", &long, "end"].map(|text| text.parse::<VarLenUnicode>().unwrap());
             file.new_dataset_builder().with_data(&written).create("texts").unwrap();
             file.new_dataset_builder().with_data(&[1, 2]).create("numbers").unwrap();
-            let texts = file.dataset("texts").unwrap();
-            let read = |range, most| match read(&path, &texts, range, most).unwrap() {
-                Texts::Read(texts) => texts.into_iter().map(|text| String::from_utf8(text).unwrap()).collect(),
-                Texts::TooLong => vec!["too long".to_owned()],
-                Texts::NotHere => vec!["not here".to_owned()],
+            file.flush().unwrap();
+            let check = |file: &hdf5::File| {
+                let texts = file.dataset("texts").unwrap();
+                let read = |range, most| match read(&path, &texts, range, most).unwrap() {
+                    Texts::Read(texts) => texts.into_iter().map(|text| String::from_utf8(text).unwrap()).collect(),
+                    Texts::TooLong => vec!["too long".to_owned()],
+                    Texts::NotHere => vec!["not here".to_owned()],
+                };
+                assert_eq!(read(0..5, usize::MAX), ["a", "", "h\u{e9}", &long, "end"]);
+                assert_eq!(read(1..3, 3), ["", "h\u{e9}"]);
+                assert_eq!(read(0..5, BLOCK), ["too long"]);
+                let numbers = file.dataset("numbers").unwrap();
+                assert!(matches!(super::read(&path, &numbers, 0..2, 9).unwrap(), Texts::NotHere));
             };
-            assert_eq!(read(0..5, usize::MAX), ["a", "", "h\u{e9}", &long, "end"]);
-            assert_eq!(read(1..3, 3), ["", "h\u{e9}"]);
-            assert_eq!(read(0..5, BLOCK), ["too long"]);
-            let numbers = file.dataset("numbers").unwrap();
-            assert!(matches!(super::read(&path, &numbers, 0..2, 9).unwrap(), Texts::NotHere));
+            // By HDF5, while the file is open for writing, and then without it.
+            assert!(heap::Texts::of(&path, &file.dataset("texts").unwrap(), 0..5).is_none());
+            check(&file);
+            drop(file);
+            let file = hdf5::File::open(&path).unwrap();
+            assert!(heap::Texts::of(&path, &file.dataset("texts").unwrap(), 0..5).is_some());
+            check(&file);
         });
         std::fs::remove_file(path).unwrap();
     }

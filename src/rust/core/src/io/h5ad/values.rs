@@ -388,17 +388,9 @@ impl<'a> Values<'a> {
                     raw_strings(&self.dataset, Some(piece)).map_err(damaged)?.ok_or_else(|| self.wrong_type("text"))?
                 }
             };
-            // Sets of texts, so that the first that is none is found.
-            let sets = raw.into_par_iter().with_min_len(1 << 12).enumerate().fold(
-                || Ok(vec![]),
-                |texts: std::result::Result<Vec<String>, usize>, (position, text)| {
-                    let mut texts = texts?;
-                    texts.push(String::from_utf8(text).map_err(|_| position)?);
-                    Ok(texts)
-                },
-            );
-            for texts in sets.collect::<Vec<_>>() {
-                out.extend(texts.map_err(|position| {
+            let texts: Vec<_> = raw.into_par_iter().with_min_len(1 << 12).map(String::from_utf8).collect();
+            for (position, text) in texts.into_iter().enumerate() {
+                out.push(text.map_err(|_| {
                     let place = first + position + 1;
                     self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what))
                 })?);
@@ -456,15 +448,10 @@ fn convert_vector<T: Stored, O: Send>(
 ) -> Result<Option<(usize, f64)>> {
     // Work for many threads, between two looks whether to stop.
     let block = 16 * values.block();
-    let is_stored = values.dataset.dtype().is_ok_and(|dtype| dtype.is::<T>());
-    let checked = |value: T| convert(value.to_f64()).ok_or(value.to_f64());
     for (number, out) in out.chunks_mut(block).enumerate() {
         check_reading()?;
-        let (before, path) = (number * block, values.source.0);
-        let converted = match is_stored {
-            true => chunks::convert(path, &values.dataset, first + before, out, &checked),
-            false => Converted::NotHere,
-        };
+        let before = number * block;
+        let converted = chunks::numbers::<T, O>(values.source.0, &values.dataset, first + before, out, &convert);
         let refused = match converted {
             Converted::All => None,
             Converted::Refused(position, value) => Some((position, value)),
