@@ -11,9 +11,12 @@ unwrap <- function(value) {
 # 0 is half of the logical cores.
 jobs <- function(n_jobs) if (is.null(n_jobs)) 0L else as.integer(n_jobs)
 
+# Made when the package is built: new() looks for its methods first, for longer than a small screen takes.
+empty_sparse <- methods::new("dgCMatrix")
+
 # The guides x cells dgCMatrix of what Rust has made, which is sound: new() with its slots would look through all of it again.
 sparse_of_rust <- function(p, i, x, dim, dimnames = list(NULL, NULL)) {
-  matrix <- methods::new("dgCMatrix")
+  matrix <- empty_sparse
   matrix@p <- p
   matrix@i <- i
   matrix@x <- x

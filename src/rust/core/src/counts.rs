@@ -229,7 +229,7 @@ impl<'a> GuideCounts<'a> {
     pub fn per_guide<T: Clone + Default + Send>(
         &self,
         see: impl Fn(&mut T, f64) + Sync,
-        merge: impl Fn(&mut T, T),
+        merge: impl Fn(&mut T, T) + Sync,
     ) -> Vec<T> {
         let none = || vec![T::default(); self.n_guides];
         // Few long pieces, because each has all guides.
@@ -247,7 +247,7 @@ impl<'a> GuideCounts<'a> {
         let mut pieces = pieces.into_iter();
         let mut all = pieces.next().unwrap_or_else(none);
         for piece in pieces {
-            all.iter_mut().zip(piece).for_each(|(all, piece)| merge(all, piece));
+            all.par_iter_mut().zip(piece).with_min_len(1 << 8).for_each(|(all, piece)| merge(all, piece));
         }
         all
     }

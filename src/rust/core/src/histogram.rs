@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use crate::counts::GuideCounts;
+use crate::counts::{pieces, GuideCounts};
 
 /// Counts below this are found by their place.
 const SMALL: usize = 256;
@@ -35,19 +35,25 @@ impl Histogram {
         self.small[at] += n;
     }
 
-    fn merge(&mut self, other: Self) {
-        other.rows().into_iter().for_each(|(y, n)| self.add_cells(y, n));
+    fn merge(&mut self, mut other: Self) {
+        if other.small.len() > self.small.len() {
+            std::mem::swap(&mut self.small, &mut other.small);
+        }
+        self.small.iter_mut().zip(other.small).for_each(|(n, more)| *n += more);
+        other.large.into_iter().for_each(|(y, n)| self.add_cells(y, n));
     }
 
     pub fn rows(self) -> Rows {
-        (0..).zip(self.small).filter(|&(_, n)| n > 0).chain(self.large).collect()
+        let mut rows = Vec::with_capacity(self.small.iter().filter(|&&n| n > 0).count() + self.large.len());
+        rows.extend((0..).zip(self.small).filter(|&(_, n)| n > 0).chain(self.large));
+        rows
     }
 }
 
 /// The histogram of each guide, in one pass over the counts.
 pub fn of_guides(counts: &GuideCounts) -> Vec<Rows> {
     let all = counts.per_guide(|histogram: &mut Histogram, y| histogram.add(y as u32), Histogram::merge);
-    all.into_iter().map(Histogram::rows).collect()
+    all.into_par_iter().map(Histogram::rows).collect()
 }
 
 /// The score of each row of the histograms, to be asked for by guide and count.
@@ -62,18 +68,26 @@ pub struct RowScores<'a> {
 impl<'a> RowScores<'a> {
     /// `scores` of a guide are those of its rows; none where nothing of it is called.
     pub fn new(histograms: &'a [Rows], scores: &'a [Option<Vec<f64>>]) -> Self {
-        let mut by_count = Vec::new();
+        let end_of_small = |rows: &Rows| {
+            let n = rows.partition_point(|&(y, _)| (y as usize) < SMALL);
+            rows[..n].last().map_or(0, |&(y, _)| y as usize + 1)
+        };
+        let lengths: Vec<usize> = histograms.iter().map(end_of_small).collect();
         let mut starts = vec![0];
-        for (rows, scores) in histograms.iter().zip(scores) {
-            let start = by_count.len();
-            for (&(y, _), &score) in rows.iter().zip(scores.iter().flatten()) {
-                if (y as usize) < SMALL {
-                    by_count.resize(start + y as usize, 0.0);
-                    by_count.push(score);
+        starts.extend(lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        }));
+        let mut by_count = vec![0.0; lengths.iter().sum()];
+        pieces(&mut by_count, lengths.into_iter()).into_par_iter().zip(histograms).zip(scores).for_each(
+            |((piece, rows), scores)| {
+                for (&(y, _), &score) in rows.iter().zip(scores.iter().flatten()) {
+                    if let Some(of_count) = piece.get_mut(y as usize) {
+                        *of_count = score;
+                    }
                 }
-            }
-            starts.push(by_count.len());
-        }
+            },
+        );
         Self { histograms, scores, starts, by_count }
     }
 

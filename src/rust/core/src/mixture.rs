@@ -65,6 +65,10 @@ pub trait Mixture: Sync + Sized {
     fn start_share(&self, _: &Self::Params) -> Option<[f64; MOST]> {
         None
     }
+    /// Fewer rows, of about equal observations: enough to tell where starts lead. None where all rows are to be looked at.
+    fn coarse(&self, _: &[Obs]) -> Option<Vec<Obs>> {
+        None
+    }
     /// The part of the log density that no parameter enters.
     fn ln_const(&self, y: f64, depth: f64) -> f64;
     /// Made once for each set of parameters and looked up for every observation.
@@ -97,6 +101,10 @@ pub trait Mixture: Sync + Sized {
     /// Log prior of shrunken parameters, up to a constant.
     fn ln_prior(&self, _params: &Self::Params) -> f64 {
         0.0
+    }
+    /// The highest log-likelihood of the background alone, where it takes no search.
+    fn log_lik_alone(&self, _: &[Obs]) -> Option<f64> {
+        None
     }
     /// Free parameters of the densities with this many components.
     fn n_free(&self, components: usize) -> usize;
@@ -449,7 +457,7 @@ impl<'a, M: Mixture> Slope<'a, M> {
 
 /// Fits the mixture from several deterministic starts; the best log-likelihood wins. None without two distinct values.
 pub fn fit<M: Mixture>(m: &M, data: &Data<M>, control: &Control) -> Option<Fit<M::Params>> {
-    fit_from(m, data, control, coarse(data.obs).as_deref())
+    fit_from(m, data, control, m.coarse(data.obs).as_deref())
 }
 
 fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option<&[Obs]>) -> Option<Fit<M::Params>> {
@@ -459,7 +467,8 @@ fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option
     let log_lik = best.objective - m.ln_prior(&best.params);
     let n: f64 = data.obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
-    let bic_gain = 2.0 * (log_lik - log_lik_of_one(m, first, data)) - more as f64 * n.ln();
+    let alone = m.log_lik_alone(data.obs).unwrap_or_else(|| log_lik_of_one(m, first, data));
+    let bic_gain = 2.0 * (log_lik - alone) - more as f64 * n.ln();
     Some(Fit {
         labelled: m.labelled(&best.params),
         params: best.params,
@@ -502,29 +511,37 @@ fn best<M: Mixture>(
     states.into_iter().next().filter(|best| best.objective.is_finite())
 }
 
-/// Rows of about the same count and depth as one, for families with depth: enough to tell where starts lead.
-fn coarse(obs: &[Obs]) -> Option<Vec<Obs>> {
-    if obs.iter().all(|o| o.depth == 1.0) {
-        return None;
-    }
+/// Counts of about the same size and depth as one row.
+pub fn coarse_counts(obs: &[Obs]) -> Vec<Obs> {
     let bin = |value: f64| (COARSE_BINS * value.log2()) as u64;
     let count = |y: f64| if y < COARSE_COUNT { y as u64 } else { COARSE_COUNT as u64 + bin(y) };
-    let keys: Vec<u64> = obs.iter().map(|o| (count(o.y) << 48) | (bin(o.depth) << 32) | u64::from(o.batch)).collect();
-    let (rows, row_of) = group(&keys);
-    let mut coarse = vec![Obs { y: 0.0, depth: 0.0, batch: 0, n: 0.0, ln_const: 0.0 }; rows.len()];
+    binned_counts(obs, |o| (count(o.y) << 48) | (bin(o.depth) << 32) | u64::from(o.batch))
+}
+
+/// As [`binned`], with whole counts.
+pub fn binned_counts(obs: &[Obs], bin: impl Fn(&Obs) -> u64) -> Vec<Obs> {
+    let mut rows = binned(obs, bin);
+    rows.iter_mut().for_each(|o| o.y = o.y.round());
+    rows
+}
+
+/// The observations of each bin, which are of one batch, as one at their mean; by rising bins.
+pub fn binned(obs: &[Obs], bin: impl Fn(&Obs) -> u64) -> Vec<Obs> {
+    let bins: Vec<u64> = obs.iter().map(bin).collect();
+    let (rows, row_of) = group(&bins);
+    let mut binned = vec![Obs { y: 0.0, depth: 0.0, batch: 0, n: 0.0, ln_const: 0.0 }; rows.len()];
     for (o, &row) in obs.iter().zip(&row_of) {
-        let all = &mut coarse[row as usize];
+        let all = &mut binned[row as usize];
         all.n += o.n;
         all.y += o.n * o.y;
         all.depth += o.n * o.depth;
         all.ln_const += o.n * o.ln_const;
         all.batch = o.batch;
     }
-    for all in &mut coarse {
-        let over = 1.0 / all.n;
-        (all.y, all.depth, all.ln_const) = ((all.y * over).round(), all.depth * over, all.ln_const * over);
+    for all in &mut binned {
+        (all.y, all.depth, all.ln_const) = (all.y / all.n, all.depth / all.n, all.ln_const / all.n);
     }
-    Some(coarse)
+    binned
 }
 
 /// The best first, those whose labels hold before all others. Within the tolerance, where rounding would decide, the order of
@@ -885,15 +902,22 @@ pub mod laws {
     }
 
     /// Starts on coarse rows end where starts on all rows do, as near as the likelihood tells.
-    pub fn coarseness<M: Mixture>(m: &M, obs: &[Obs]) {
+    pub fn coarseness<M: Mixture>(m: &M, obs: &[Obs], within: f64) {
         let control = Control { tolerance: 1e-12, iterations: 20_000, ..Control::default() };
         let data = Data::new(m, obs);
         let (Some(a), Some(b)) = (fit(m, &data, &control), fit_from(m, &data, &control, None)) else {
             panic!("no fit")
         };
         for (x, y) in a.posterior(m, &data).iter().zip(b.posterior(m, &data)) {
-            assert!((x - y).abs() < 1e-6, "{x} {y}");
+            assert!((x - y).abs() < within, "{x} {y}");
         }
+    }
+
+    /// The background alone is as likely as a search finds it, if the family knows.
+    pub fn alone<M: Mixture>(m: &M, obs: &[Obs]) {
+        let searched = log_lik_of_one(m, m.start(obs), &Data::new(m, obs));
+        let known = m.log_lik_alone(obs).unwrap_or(searched);
+        assert!((known - searched).abs() < 1e-9 * searched.abs(), "{known} {searched}");
     }
 
     /// pack and unpack are inverse.
@@ -911,7 +935,8 @@ pub mod laws {
         never_falls(m, &obs);
         multiplicity(m, &obs);
         grouping(m, &obs);
-        coarseness(m, &obs);
+        coarseness(m, &obs, 1e-6);
+        alone(m, &obs);
         packing(m, &obs);
     }
 }

@@ -15,7 +15,12 @@ pub fn ln_gamma(mut x: f64) -> f64 {
     let series = (1.0 / 12.0
         - i * (1.0 / 360.0 - i * (1.0 / 1260.0 - i * (1.0 / 1680.0 - i * (1.0 / 1188.0 - i * 691.0 / 360_360.0)))))
         / x;
-    (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series - below.ln()
+    let from_10 = (x - 0.5) * x.ln() - x + 0.5 * (2.0 * std::f64::consts::PI).ln() + series;
+    if below == 1.0 {
+        from_10
+    } else {
+        from_10 - below.ln()
+    }
 }
 
 /// Functions of whole numbers that every fit asks for again and again; most counts are small.
@@ -25,6 +30,24 @@ struct Counted {
     ln_middle: Vec<f64>,
     /// log10(y + 1).
     log10_next: Vec<f64>,
+    rounded: Vec<Rounded>,
+}
+
+/// The logarithms that round to a count: the middle of the interval, half its width, and ln of its width.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rounded {
+    pub middle: f64,
+    pub half: f64,
+    pub ln_width: f64,
+}
+
+impl Rounded {
+    fn new(y: f64) -> Self {
+        let (low, high) = ((y - 0.5).ln(), (y + 0.5).ln());
+        // ln((y + 1/2) / (y - 1/2)), where the logarithms of large counts would cancel.
+        let width = (1.0 / (y - 0.5)).ln_1p();
+        Self { middle: 0.5 * (low + high), half: 0.5 * width, ln_width: width.ln() }
+    }
 }
 
 const TABLED: usize = 4096;
@@ -33,6 +56,7 @@ static COUNTED: LazyLock<Counted> = LazyLock::new(|| Counted {
     ln_factorial: (0..TABLED).map(|y| ln_gamma(y as f64 + 1.0)).collect(),
     ln_middle: (0..TABLED).map(|y| (y as f64 + 0.5).ln()).collect(),
     log10_next: (0..TABLED).map(|y| (y as f64 + 1.0).log10()).collect(),
+    rounded: (0..TABLED).map(|y| Rounded::new(y as f64)).collect(),
 });
 
 /// ln y! of a whole number.
@@ -43,6 +67,11 @@ pub fn ln_factorial(y: f64) -> f64 {
 /// ln(y + 1/2) of a whole number, the end of the counts that round to it.
 pub fn ln_middle(y: f64) -> f64 {
     COUNTED.ln_middle.get(y as usize).copied().unwrap_or_else(|| (y + 0.5).ln())
+}
+
+/// The logarithms that round to a count above 0.
+pub fn rounded(y: f64) -> Rounded {
+    COUNTED.rounded.get(y as usize).copied().unwrap_or_else(|| Rounded::new(y))
 }
 
 /// log10(y + 1) of a whole number.
@@ -142,10 +171,15 @@ impl LnRising {
     const FIRST: usize = 128;
 
     pub fn new(size: f64) -> Self {
-        let mut first = Vec::with_capacity(Self::FIRST);
+        Self::below(size, Self::FIRST)
+    }
+
+    /// Made for the counts below n.
+    pub fn below(size: f64, n: usize) -> Self {
+        let mut first = Vec::with_capacity(n);
         // One logarithm for as many factors as their product allows.
         let (mut sum, mut product) = (0.0, 1.0);
-        for y in 0..Self::FIRST {
+        for y in 0..n {
             first.push(sum + f64::ln(product));
             product *= size + y as f64;
             if product > 1e200 {
@@ -219,41 +253,51 @@ pub fn ln_normal_cdf(z: f64) -> f64 {
 }
 
 /// Within a narrow interval the difference of two cdfs loses its digits; there the density has a short series.
-fn is_narrow(a: f64, b: f64) -> bool {
-    (b - a) * a.abs().max(b.abs()).max(1.0) < 0.5
+pub fn is_narrow(middle: f64, half: f64) -> bool {
+    half * (middle.abs() + half).max(1.0) < 0.25
 }
 
-/// 1 / n, 1 / (n + 1), 1 / (n + 2), 1 / (n + 3) for even n.
-const OVER: [[f64; 4]; 6] = {
-    let mut over = [[0.0; 4]; 6];
-    let mut i = 0;
-    while i < 24 {
-        over[i / 4][i % 4] = 1.0 / (2 * (i / 4) + i % 4) as f64;
-        i += 1;
-    }
-    over
-};
+/// Squares up to this leave terms below 1e-12 only after the first seven.
+const VERY_NARROW: f64 = 5e-3;
 
-/// Integrals of the density over its value in the middle, of it times t and times t^2, over a narrow interval with t from
-/// its middle: the series in Hermite polynomials, exact to 1e-12.
-fn narrow_moments(a: f64, b: f64) -> [f64; 3] {
-    let (m, h) = (0.5 * (a + b), 0.5 * (b - a));
-    let (shift, square) = (-m * h, h * h);
-    let mut moments = [0.0; 3];
-    // (-1)^n He_n(m) h^n / n!, by the recurrence of the polynomials; two at a time, the even and the odd.
-    let (mut even, mut odd) = (1.0f64, shift);
-    for over in &OVER {
-        moments[0] += even * over[1];
-        moments[2] += even * over[3];
-        moments[1] += odd * over[3];
-        if even.abs() + odd.abs() < 1e-17 {
-            break;
-        }
-        even = (shift * odd - square * even) * over[2];
-        odd = (shift * even - square * odd) * over[3];
+/// ln of the mean density over a narrow interval, and the mean and mean square of the standard normal within it.
+///
+/// The density around the middle m is its value there times the sum of He_n(-m) t^n / n!, whose integrals with t and t^2 are
+/// polynomials in m and the half width h: exact to 1e-12.
+pub fn narrow_interval(m: f64, h: f64) -> (f64, f64, f64) {
+    // He_n(-m) h^n / n!, of odd n less a factor u, are homogeneous in u^2 and q.
+    let (u, q) = (-m * h, h * h);
+    let (square, q_2, q_3) = (u * u, q * q, q * q * q);
+    let powers = [1.0, q, q_2, q_3, q_2 * q_2, q_2 * q_3];
+    fn homogeneous<const N: usize>(square: f64, powers: &[f64; 6], factors: [f64; N], over: f64) -> f64 {
+        factors.iter().zip(powers).fold(0.0, |sum, (factor, power)| sum * square + factor * power) * (1.0 / over)
     }
-    let width = 2.0 * h;
-    [width * moments[0], width * h * moments[1], width * h * h * moments[2]]
+    let e2 = homogeneous(square, &powers, [1.0, -1.0], 2.0);
+    let e4 = homogeneous(square, &powers, [1.0, -6.0, 3.0], 24.0);
+    let e6 = homogeneous(square, &powers, [1.0, -15.0, 45.0, -15.0], 720.0);
+    let o3 = homogeneous(square, &powers, [1.0, -3.0], 6.0);
+    let o5 = homogeneous(square, &powers, [1.0, -10.0, 15.0], 120.0);
+    let o7 = homogeneous(square, &powers, [1.0, -21.0, 105.0, -105.0], 5_040.0);
+    // Over the width and the density in the middle: the mass less 1, and the integrals of t / h, less a factor u, and of its square.
+    let mut more = e2 * (1.0 / 3.0) + e4 * (1.0 / 5.0) + e6 * (1.0 / 7.0);
+    let mut first = 1.0 / 3.0 + o3 * (1.0 / 5.0) + o5 * (1.0 / 7.0) + o7 * (1.0 / 9.0);
+    let mut second = 1.0 / 3.0 + e2 * (1.0 / 5.0) + e4 * (1.0 / 7.0) + e6 * (1.0 / 9.0);
+    if square.max(q) > VERY_NARROW {
+        let e8 = homogeneous(square, &powers, [1.0, -28.0, 210.0, -420.0, 105.0], 40_320.0);
+        let e10 = homogeneous(square, &powers, [1.0, -45.0, 630.0, -3_150.0, 4_725.0, -945.0], 3_628_800.0);
+        let o9 = homogeneous(square, &powers, [1.0, -36.0, 378.0, -1_260.0, 945.0], 362_880.0);
+        let o11 = homogeneous(square, &powers, [1.0, -55.0, 990.0, -6_930.0, 17_325.0, -10_395.0], 39_916_800.0);
+        more += e8 * (1.0 / 9.0) + e10 * (1.0 / 11.0);
+        first += o9 * (1.0 / 11.0) + o11 * (1.0 / 13.0);
+        second += e8 * (1.0 / 11.0) + e10 * (1.0 / 13.0);
+    }
+    let over = 1.0 / (1.0 + more);
+    let (shift, spread) = (h * u * first * over, q * second * over);
+    // ln(1 + more) by the series of the inverse hyperbolic tangent; more is below 0.011.
+    let z = more / (2.0 + more);
+    let zz = z * z;
+    let ln_more = 2.0 * z * (1.0 + zz * (1.0 / 3.0 + zz * (1.0 / 5.0 + zz * (1.0 / 7.0))));
+    (ln_normal_density(m) + ln_more, m + shift, m * (m + 2.0 * shift) + spread)
 }
 
 /// ln(cdf(b) - cdf(a)) of the standard normal for a < b, taken in the tail where nothing cancels.
@@ -262,8 +306,9 @@ pub fn ln_normal_mass(a: f64, b: f64) -> f64 {
     if a == f64::NEG_INFINITY {
         return ln_normal_cdf(b);
     }
-    if is_narrow(a, b) {
-        return ln_normal_density(0.5 * (a + b)) + narrow_moments(a, b)[0].ln();
+    let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
+    if is_narrow(middle, half) {
+        return (b - a).ln() + narrow_interval(middle, half).0;
     }
     if b > 0.0 {
         // The interval holds 0: both tails are parts of 1.
@@ -282,13 +327,10 @@ pub fn ln_normal_density(z: f64) -> f64 {
 
 /// ln(cdf(b) - cdf(a)) of the standard normal for a < b, and its mean and mean square within (a, b).
 pub fn normal_interval(a: f64, b: f64) -> (f64, f64, f64) {
-    if is_narrow(a, b) {
-        let middle = 0.5 * (a + b);
-        let [mass, first, second] = narrow_moments(a, b);
-        let over = 1.0 / mass;
-        let (shift, spread) = (first * over, second * over);
-        let ln_mass = ln_normal_density(middle) + mass.ln();
-        return (ln_mass, middle + shift, middle * middle + 2.0 * middle * shift + spread);
+    let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
+    if is_narrow(middle, half) {
+        let (ln_density, mean, square) = narrow_interval(middle, half);
+        return ((b - a).ln() + ln_density, mean, square);
     }
     let ln_mass = ln_normal_mass(a, b);
     let density = |z: f64| if z.is_finite() { (ln_normal_density(z) - ln_mass).exp() } else { 0.0 };
@@ -354,6 +396,43 @@ mod tests {
     #[test]
     fn cdf_is_continuous_where_the_series_takes_over() {
         assert!((ln_normal_cdf(-25.0 + 1e-12) - ln_normal_cdf(-25.0)).abs() < 1e-9);
+    }
+
+    /// Against the recurrence of the Hermite polynomials, and what a count rounds from against its definition.
+    #[test]
+    fn narrow_intervals_are_their_series() {
+        for m in [-40.0f64, -3.0, -0.4, 0.0, 1.1, 7.0, 900.0] {
+            for part in [0.01, 0.3, 0.999] {
+                let mut h = part * 0.25 / m.abs().max(1.0);
+                h *= if is_narrow(m, h) { 1.0 } else { 0.8 };
+                assert!(is_narrow(m, h) && !is_narrow(m, 1.3 * h / part));
+                let (mut e, mut before) = (1.0, 0.0);
+                let mut sums = [0.0; 3];
+                for n in 0..40 {
+                    let even = f64::from(u8::from(n % 2 == 0));
+                    let over = |k: f64| 1.0 / (f64::from(n) + k);
+                    sums[0] += even * e * over(1.0);
+                    sums[1] += (1.0 - even) * e * over(2.0);
+                    sums[2] += even * e * over(3.0);
+                    (e, before) = ((-m * h * e - h * h * before) / (f64::from(n) + 1.0), e);
+                }
+                let (mean, square) = (h * sums[1] / sums[0], h * h * sums[2] / sums[0]);
+                let (ln_density, got_mean, got_square) = narrow_interval(m, h);
+                assert!((ln_density - ln_normal_density(m) - sums[0].ln()).abs() < 1e-12 * (1.0 + m * m), "{m} {h}");
+                assert!((got_mean - m - mean).abs() < 1e-12 * (1.0 + m.abs()), "{m} {h}");
+                assert!((got_square - m * m - 2.0 * m * mean - square).abs() < 1e-12 * (1.0 + m * m), "{m} {h}");
+            }
+        }
+        for y in [1.0f64, 2.0, 77.0, 5_000.0, 2e9] {
+            let (low, high) = ((y - 0.5).ln(), (y + 0.5).ln());
+            let got = rounded(y);
+            assert!((got.middle - 0.5 * (low + high)).abs() < 1e-13);
+            // 2 atanh(1 / 2y), by its series where the logarithms cancel.
+            let width =
+                if y < 10.0 { high - low } else { 1.0 / y + 1.0 / (12.0 * y.powi(3)) + 1.0 / (80.0 * y.powi(5)) };
+            assert!((2.0 * got.half / width - 1.0).abs() < 1e-10, "{y}");
+            assert!((got.ln_width - width.ln()).abs() < 1e-10, "{y}");
+        }
     }
 
     #[test]

@@ -24,6 +24,8 @@ const MOST_SHARE: f64 = 0.9999;
 const MOST_BACKGROUND: (f64, f64) = (0.6, 0.75);
 /// Least mean of the signal where there is nothing beside it: most of the cell.
 const LEAST_ALONE: f64 = 0.5;
+/// Bins of coarse rows per octave of the odds x / (1 - x).
+const COARSE_BINS: f64 = 16.0;
 /// Bounds of alpha and beta.
 const SHAPE: (f64, f64) = (1e-2, 1e5);
 
@@ -221,6 +223,13 @@ impl Mixture for Beta {
         Params([(1.0, 1.0); MOST])
     }
 
+    /// The shares of many cells are many more numbers than it takes to see their shape.
+    fn coarse(&self, obs: &[Obs]) -> Option<Vec<Obs>> {
+        // Shares lie from 2^-31 to `MOST_SHARE`.
+        let bin = |o: &Obs| (COARSE_BINS * (32.0 + (o.y / (1.0 - o.y)).log2())) as u64;
+        Some(mixture::binned(obs, bin))
+    }
+
     fn ln_const(&self, _: f64, _: f64) -> f64 {
         0.0
     }
@@ -334,6 +343,7 @@ mod tests {
         for family in [&BETA2, &BETA3] {
             laws::never_falls(family, &shares);
             laws::multiplicity(family, &shares);
+            laws::coarseness(family, &shares, 1e-4);
             laws::packing(family, &shares);
         }
     }

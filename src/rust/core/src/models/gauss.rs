@@ -54,22 +54,21 @@ pub struct Params {
     sd: f64,
 }
 
-fn x(o: &Obs) -> f64 {
-    log10_next(o.y)
-}
-
 impl Mixture for Gauss {
     type Params = Params;
-    type Prepared = ();
-    /// ln sd.
-    type Table = f64;
+    /// x of each observation.
+    type Prepared = Vec<f64>;
+    /// 1 / sd, and ln of the density at a mean.
+    type Table = (f64, f64);
     type Row = ();
 
     fn components(&self) -> usize {
         2
     }
 
-    fn prepare(&self, _: &[Obs]) {}
+    fn prepare(&self, obs: &[Obs]) -> Vec<f64> {
+        obs.iter().map(|o| log10_next(o.y)).collect()
+    }
 
     fn start(&self, _: &[Obs]) -> Params {
         Params { mean: [0.0, 1.0], sd: 1.0 }
@@ -79,38 +78,58 @@ impl Mixture for Gauss {
         0.0
     }
 
-    fn table(&self, p: &Params, _: &()) -> f64 {
-        p.sd.ln()
+    fn table(&self, p: &Params, _: &Vec<f64>) -> (f64, f64) {
+        (1.0 / p.sd, ln_normal_density(0.0) - p.sd.ln())
     }
 
-    fn ln_density(&self, p: &Params, ln_sd: &f64, _: &(), _: usize, o: &Obs) -> ([f64; MOST], ()) {
-        let x = x(o);
-        let density = |k: usize| ln_normal_density((x - p.mean[k]) / p.sd) - ln_sd;
+    fn ln_density(
+        &self,
+        p: &Params,
+        &(over_sd, ln_scale): &(f64, f64),
+        x: &Vec<f64>,
+        i: usize,
+        _: &Obs,
+    ) -> ([f64; MOST], ()) {
+        let density = |k: usize| {
+            let z = (x[i] - p.mean[k]) * over_sd;
+            ln_scale - 0.5 * z * z
+        };
         ([density(0), density(1), 0.0], ())
     }
 
     fn m_step(&self, p: &mut Params, data: &Data<Self>, expected: &Expected<Self>) {
-        let rows = || data.obs.iter().zip(&expected.weight);
-        let (mut n, mut sum) = ([0.0; 2], [0.0; 2]);
-        for (o, w) in rows() {
+        // Around the means before: near the optimum nothing cancels.
+        let (mut n, mut sum, mut square) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+        for (x, w) in data.prepared.iter().zip(&expected.weight) {
             for k in 0..2 {
+                let off = x - p.mean[k];
                 n[k] += w[k];
-                sum[k] += w[k] * x(o);
+                sum[k] += w[k] * off;
+                square[k] += w[k] * off * off;
             }
         }
+        let mut variance = 0.0;
         for k in 0..2 {
+            let before = p.mean[k];
             if n[k] > 0.0 {
-                p.mean[k] = sum[k] / n[k];
+                p.mean[k] += sum[k] / n[k];
             }
-        }
-        p.mean[1] = p.mean[1].max(LEAST_SIGNAL);
-        let mut square = 0.0;
-        for (o, w) in rows() {
-            for k in 0..2 {
-                square += w[k] * (x(o) - p.mean[k]).powi(2);
+            if k == 1 {
+                p.mean[k] = p.mean[k].max(LEAST_SIGNAL);
             }
+            let moved = p.mean[k] - before;
+            variance += square[k] - moved * (2.0 * sum[k] - moved * n[k]);
         }
-        p.sd = (square / (n[0] + n[1])).sqrt().max(LEAST_SD);
+        p.sd = (variance / (n[0] + n[1])).max(0.0).sqrt().max(LEAST_SD);
+    }
+
+    fn log_lik_alone(&self, obs: &[Obs]) -> Option<f64> {
+        let sums = |of: &dyn Fn(f64) -> f64| obs.iter().map(|o| o.n * of(log10_next(o.y))).sum::<f64>();
+        let n = sums(&|_| 1.0);
+        let mean = sums(&|x| x) / n;
+        let square = sums(&|x| (x - mean) * (x - mean));
+        let sd = (square / n).sqrt().max(LEAST_SD);
+        Some(n * (ln_normal_density(0.0) - sd.ln()) - 0.5 * square / (sd * sd))
     }
 
     fn mean(&self, p: &Params, k: usize) -> f64 {

@@ -5,7 +5,7 @@
 //!
 //! gamma_b ~ normal(0, 1) on the scale of eta (the prior of crispat, Braunger and Velten 2024), which shrinks batches
 //! towards each other and leaves an empty batch at 0. With one batch there is no gamma.
-use crate::mixture::{Data, Expected, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 
 /// Bounds of eta: a rate of 1e-10 UMIs per UMI of depth is no background at all.
 const BOUNDS: (f64, f64) = (-23.0, 23.0);
@@ -170,6 +170,10 @@ impl Mixture for NaturalFamily {
 
     fn start(&self, _: &[Obs]) -> Rates {
         Rates::new(self.n_batches)
+    }
+
+    fn coarse(&self, obs: &[Obs]) -> Option<Vec<Obs>> {
+        Some(mixture::coarse_counts(obs))
     }
 
     fn ln_const(&self, y: f64, depth: f64) -> f64 {

@@ -193,6 +193,10 @@ impl Mixture for Family {
         Params { rates: Rates::new(self.n_batches), theta: [2.0, 2.0] }
     }
 
+    fn coarse(&self, obs: &[Obs]) -> Option<Vec<Obs>> {
+        Some(mixture::coarse_counts(obs))
+    }
+
     fn ln_const(&self, y: f64, depth: f64) -> f64 {
         y * depth.ln() - ln_factorial(y)
     }

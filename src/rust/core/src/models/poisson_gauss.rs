@@ -17,7 +17,9 @@ use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{ln_1p, ln_factorial, ln_middle, normal_interval, LnRising, RisingSlopes};
+use crate::special::{
+    is_narrow, ln_1p, ln_factorial, ln_middle, narrow_interval, normal_interval, rounded, LnRising, RisingSlopes,
+};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -78,18 +80,34 @@ struct LogNormal {
     sigma: f64,
 }
 
-impl LogNormal {
-    /// The interval of ln UMIs that rounds to y, in standard units.
-    fn bounds(&self, y: f64) -> (f64, f64) {
-        let low = if y > 0.0 { (ln_middle(y - 1.0) - self.mu) / self.sigma } else { f64::NEG_INFINITY };
-        (low, (ln_middle(y) - self.mu) / self.sigma)
-    }
+/// What the masses of a log-normal share.
+pub struct Masses {
+    mu: f64,
+    over_sigma: f64,
+    ln_sigma: f64,
+}
 
+impl Masses {
     /// ln P(y), and what is expected of ln UMIs, in standard units, where y is seen.
     fn ln_mass(&self, y: f64) -> (f64, Within) {
-        let (a, b) = self.bounds(y);
-        let (ln_mass, mean, square) = normal_interval(a, b);
+        if y > 0.0 {
+            let counted = rounded(y);
+            let (middle, half) = ((counted.middle - self.mu) * self.over_sigma, counted.half * self.over_sigma);
+            if is_narrow(middle, half) {
+                let (ln_ratio, mean, square) = narrow_interval(middle, half);
+                return (counted.ln_width - self.ln_sigma + ln_ratio, Within { mean, square });
+            }
+        }
+        let standard = |ln_umis: f64| (ln_umis - self.mu) * self.over_sigma;
+        let low = if y > 0.0 { standard(ln_middle(y - 1.0)) } else { f64::NEG_INFINITY };
+        let (ln_mass, mean, square) = normal_interval(low, standard(ln_middle(y)));
         (ln_mass, Within { mean, square })
+    }
+}
+
+impl LogNormal {
+    fn masses(&self) -> Masses {
+        Masses { mu: self.mu, over_sigma: 1.0 / self.sigma, ln_sigma: self.sigma.ln() }
     }
 
     fn mean(&self) -> f64 {
@@ -157,8 +175,8 @@ pub struct Params {
 impl Mixture for PoissonGauss {
     type Params = Params;
     type Prepared = ();
-    /// ln lambda.
-    type Table = f64;
+    /// ln lambda, and of the signal.
+    type Table = (f64, Masses);
     type Row = Within;
 
     fn components(&self) -> usize {
@@ -187,12 +205,19 @@ impl Mixture for PoissonGauss {
         0.0
     }
 
-    fn table(&self, p: &Params, _: &()) -> f64 {
-        p.lambda.ln()
+    fn table(&self, p: &Params, _: &()) -> Self::Table {
+        (p.lambda.ln(), p.signal.masses())
     }
 
-    fn ln_density(&self, p: &Params, ln_lambda: &f64, _: &(), _: usize, o: &Obs) -> ([f64; MOST], Within) {
-        let (signal, within) = p.signal.ln_mass(o.y);
+    fn ln_density(
+        &self,
+        p: &Params,
+        (ln_lambda, signal): &Self::Table,
+        _: &(),
+        _: usize,
+        o: &Obs,
+    ) -> ([f64; MOST], Within) {
+        let (signal, within) = signal.ln_mass(o.y);
         ([o.y * ln_lambda - p.lambda - ln_factorial(o.y), signal, 0.0], within)
     }
 
@@ -219,6 +244,13 @@ impl Mixture for PoissonGauss {
         p.signal = LogNormal::unpack(&x[1..], p.least.ln());
     }
 
+    fn log_lik_alone(&self, obs: &[Obs]) -> Option<f64> {
+        let (n, sum) = obs.iter().fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y));
+        let lambda = (sum / n).max(LEAST_LAMBDA);
+        let ln_factorials: f64 = obs.iter().map(|o| o.n * ln_factorial(o.y)).sum();
+        Some(sum * lambda.ln() - n * lambda - ln_factorials)
+    }
+
     fn n_free(&self, components: usize) -> usize {
         [1, 3][components - 1]
     }
@@ -243,13 +275,8 @@ impl Mixture for PoissonGauss {
 
 /// Large counts of about the same size as one row: the guard asks them for the shape of the signal only.
 fn coarse(obs: &[Obs]) -> Vec<Obs> {
-    let bin = |o: &Obs| if o.y < COARSE { None } else { Some((BINS * o.y.log2()) as i64) };
-    obs.chunk_by(|a, b| bin(a).is_some() && bin(a) == bin(b))
-        .map(|same| {
-            let (n, sum) = same.iter().fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y));
-            Obs { y: (sum / n).round(), n, ..same[0] }
-        })
-        .collect()
+    let bin = |y: f64| COARSE as u64 + (BINS * y.log2()) as u64;
+    mixture::binned_counts(obs, |o| if o.y < COARSE { o.y as u64 } else { bin(o.y) })
 }
 
 /// c: the least count whose posterior is `LEAST_POSTERIOR` before a negative binomial background.
@@ -277,8 +304,8 @@ struct Wide {
 impl Mixture for Overdispersed {
     type Params = Wide;
     type Prepared = ();
-    /// Of the background: ln of the mass at 0, ln of mean / (size + mean), and ln Gamma(size + y) / Gamma(size) by y.
-    type Table = (f64, f64, LnRising);
+    /// Of the background: ln of the mass at 0, ln of mean / (size + mean), and ln Gamma(size + y) / Gamma(size) by y; of the signal.
+    type Table = (f64, f64, LnRising, Masses);
     type Row = Within;
 
     fn components(&self) -> usize {
@@ -296,19 +323,20 @@ impl Mixture for Overdispersed {
     }
 
     fn table(&self, p: &Wide, _: &()) -> Self::Table {
-        (-p.size * ln_1p(p.mean / p.size), (p.mean / (p.size + p.mean)).ln(), LnRising::new(p.size))
+        let ln_odds = (p.mean / (p.size + p.mean)).ln();
+        (-p.size * ln_1p(p.mean / p.size), ln_odds, LnRising::below(p.size, COARSE as usize), p.signal.masses())
     }
 
     fn ln_density(
         &self,
-        p: &Wide,
-        (zero, ln_odds, rising): &Self::Table,
+        _: &Wide,
+        (zero, ln_odds, rising, signal): &Self::Table,
         _: &(),
         _: usize,
         o: &Obs,
     ) -> ([f64; MOST], Within) {
         let background = if o.y > 0.0 { zero + o.y * ln_odds + rising.at(o.y) - ln_factorial(o.y) } else { *zero };
-        let (signal, within) = p.signal.ln_mass(o.y);
+        let (signal, within) = signal.ln_mass(o.y);
         ([background, signal, 0.0], within)
     }
 

@@ -55,18 +55,24 @@ impl<'a> Texts<'a> {
     }
 
     pub fn read(&self) -> Option<Vec<Vec<u8>>> {
-        let pieces: Option<Vec<Vec<Vec<u8>>>> =
-            self.references.par_chunks(PIECE).map(|references| self.piece(references)).collect();
-        Some(pieces?.into_iter().flatten().collect())
+        let mut texts = vec![];
+        // All threads touch the memory first.
+        self.references.par_iter().with_min_len(PIECE).map(|_| vec![]).collect_into_vec(&mut texts);
+        let pieces = texts.par_chunks_mut(PIECE).zip(self.references.par_chunks(PIECE));
+        pieces.map(|(texts, references)| self.piece(references, texts)).collect::<Option<()>>()?;
+        Some(texts)
     }
 
-    fn piece(&self, references: &[Reference]) -> Option<Vec<Vec<u8>>> {
+    fn piece(&self, references: &[Reference], texts: &mut [Vec<u8>]) -> Option<()> {
         let most = size_of_val(references) + length(references);
         let file = BufReader::with_capacity(FETCHED, File::open(self.path).ok()?);
         // As much again for the heads and gaps of collections, and what belongs to the texts before and after.
         let left = most.saturating_mul(4).saturating_add(FETCHED);
         let mut heap = Heap { file, at: 0, left, collections: vec![] };
-        references.iter().map(|reference| self.text(reference, &mut heap)).collect()
+        for (text, reference) in texts.iter_mut().zip(references) {
+            *text = self.text(reference, &mut heap)?;
+        }
+        Some(())
     }
 
     fn text(&self, reference: &Reference, heap: &mut Heap) -> Option<Vec<u8>> {

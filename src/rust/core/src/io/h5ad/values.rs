@@ -318,8 +318,9 @@ impl<'a> Values<'a> {
         convert: impl Fn(f64) -> Option<O> + Sync,
         refuse: impl Fn(usize, f64) -> Error,
     ) -> Result<Vec<O>> {
-        let mut out = self.reserve(range.len())?;
-        out.resize(range.len(), O::default());
+        // Asked for first, as vec! would end the process. Its memory is not touched before the threads write to it.
+        drop(self.reserve::<O>(range.len())?);
+        let mut out = vec![O::default(); range.len()];
         if let Some((position, value)) =
             as_stored!(self.number()?, convert_vector(self, range.start, &mut out, convert))?
         {
@@ -388,13 +389,16 @@ impl<'a> Values<'a> {
                     raw_strings(&self.dataset, Some(piece)).map_err(damaged)?.ok_or_else(|| self.wrong_type("text"))?
                 }
             };
-            let texts: Vec<_> = raw.into_par_iter().with_min_len(1 << 12).map(String::from_utf8).collect();
-            for (position, text) in texts.into_iter().enumerate() {
-                out.push(text.map_err(|_| {
-                    let place = first + position + 1;
-                    self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what))
-                })?);
+            let mut texts = vec![];
+            raw.into_par_iter()
+                .with_min_len(1 << 12)
+                .map(|text| String::from_utf8(text).ok())
+                .collect_into_vec(&mut texts);
+            if let Some(position) = texts.iter().position(Option::is_none) {
+                let place = first + position + 1;
+                return Err(self.source.format_in(format!("value {place} of {} is not UTF-8 text.", self.what)));
             }
+            out.extend(texts.into_iter().flatten());
         }
         Ok(out)
     }
