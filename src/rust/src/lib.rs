@@ -302,23 +302,30 @@ fn rs_decide(
             let calls = decide(&counts, score, &Rule { cut, min_umi })?;
             let sets = || if posterior { set_probability(&counts, score, &calls) } else { vec![na; counts.n_cells()] };
             let (worth, sets) = rayon::join(|| diagnose(&counts, score, &calls, posterior, &status), sets);
-            let mut cell_of = vec![0; calls.pairs.len()];
+            let mut cell_of_pair = vec![0; calls.pairs.len()];
             for (cell, pair) in (1..).zip(calls.indptr.windows(2)) {
-                cell_of[pair[0]..pair[1]].fill(cell);
+                cell_of_pair[pair[0]..pair[1]].fill(cell);
             }
-            let (best, called) = (|| calls.best.par_iter().copied(), || calls.pairs.par_iter().copied());
+            // Each count is fetched once for all columns.
+            let of_cell = |&at: &Option<usize>| match at {
+                Some(at) => ((i[at] + 1, x[at] as i32), score[at]),
+                None => ((0, i32::na()), na),
+            };
+            let of_pair = |&at: &usize| ((i[at], i[at] + 1), (x[at] as i32, score[at]));
+            let ((guide_of_cell, count_of_cell), score_of_cell) = calls.best.par_iter().map(of_cell).unzip();
+            let ((rows, guide_of_pair), (count_of_pair, score_of_pair)) = calls.pairs.par_iter().map(of_pair).unzip();
             Ok(Decided {
-                guide_of_cell: best().map(|at| at.map_or(0, |at| i[at] + 1)).collect(),
-                count_of_cell: best().map(|at| at.map_or(i32::na(), |at| x[at] as i32)).collect(),
-                score_of_cell: best().map(|at| at.map_or(na, |at| score[at])).collect(),
+                guide_of_cell,
+                count_of_cell,
+                score_of_cell,
                 n_of_cell: calls.indptr.par_windows(2).map(|pair| (pair[1] - pair[0]) as i32).collect(),
                 sets,
-                cell_of_pair: cell_of,
-                guide_of_pair: called().map(|at| i[at] + 1).collect(),
-                count_of_pair: called().map(|at| x[at] as i32).collect(),
-                score_of_pair: called().map(|at| score[at]).collect(),
+                cell_of_pair,
+                guide_of_pair,
+                count_of_pair,
+                score_of_pair,
                 starts: calls.indptr.par_iter().map(|&at| at as i32).collect(),
-                rows: called().map(|at| i[at]).collect(),
+                rows,
                 worth,
             })
         })?;
