@@ -209,22 +209,22 @@ for (format in formats) {
 }
 
 # How the cost grows: the slope of log time on log counts, from the sizes where time means something.
-ours <- table[table$tool == "kaichi" & !is.na(table$wall) & table$wall > 0.2, ]
+ours <- table[table$tool == "kaichi" & !is.na(table$wall) & table$wall > 0.05, ]
 slopes <- do.call(rbind, lapply(split(ours, ours[c("format", "model", "jobs")], drop = TRUE), function(g) {
   if (length(unique(g$counts)) < 2L) return(NULL)
   slope <- stats::coef(stats::lm(log(wall) ~ log(counts), g))[[2L]]
   data.frame(format = g$format[1L], model = g$model[1L], jobs = g$jobs[1L], sizes = nrow(g), slope = slope)
 }))
 if (!is.null(slopes)) {
-  markdown("Slope of log wall time on log counts (times above 0.2 s)", list(
+  markdown("Slope of log wall time on log counts (times above 0.05 s)", list(
     format = slopes$format, model = slopes$model, threads = slopes$jobs, sizes = slopes$sizes, slope = shown(slopes$slope)
   ))
 }
 two <- table[table$tool == "kaichi" & table$jobs == 2L, ]
 one <- table[same("kaichi", two, jobs = 1L), ]
-long <- which(one$score > 0.2)
+long <- which(one$score > 0.1)
 if (length(long) > 0L) {
-  markdown("What a second thread gives (scoring that takes 0.2 s or more)", list(
+  markdown("What a second thread gives (scoring that takes 0.1 s or more)", list(
     size = two$size[long], format = two$format[long], model = two$model[long],
     "score 1 thread s" = shown(one$score[long]), "score 2 threads s" = shown(two$score[long]),
     times = shown(one$score[long] / two$score[long])
