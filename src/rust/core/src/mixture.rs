@@ -103,7 +103,7 @@ pub trait Mixture: Sync + Sized {
         0.0
     }
     /// The highest log-likelihood of the background alone, where it takes no search.
-    fn log_lik_alone(&self, _: &[Obs]) -> Option<f64> {
+    fn log_lik_alone(&self, _: &Data<Self>) -> Option<f64> {
         None
     }
     /// Free parameters of the densities with this many components.
@@ -467,7 +467,7 @@ fn fit_from<M: Mixture>(m: &M, data: &Data<M>, control: &Control, coarse: Option
     let log_lik = best.objective - m.ln_prior(&best.params);
     let n: f64 = data.obs.iter().map(|o| o.n).sum();
     let more = m.n_free(k) + k - 1 - m.n_free(1);
-    let alone = m.log_lik_alone(data.obs).unwrap_or_else(|| log_lik_of_one(m, first, data));
+    let alone = m.log_lik_alone(data).unwrap_or_else(|| log_lik_of_one(m, first, data));
     let bic_gain = 2.0 * (log_lik - alone) - more as f64 * n.ln();
     Some(Fit {
         labelled: m.labelled(&best.params),
@@ -915,8 +915,9 @@ pub mod laws {
 
     /// The background alone is as likely as a search finds it, if the family knows.
     pub fn alone<M: Mixture>(m: &M, obs: &[Obs]) {
-        let searched = log_lik_of_one(m, m.start(obs), &Data::new(m, obs));
-        let known = m.log_lik_alone(obs).unwrap_or(searched);
+        let data = Data::new(m, obs);
+        let searched = log_lik_of_one(m, m.start(obs), &data);
+        let known = m.log_lik_alone(&data).unwrap_or(searched);
         assert!((known - searched).abs() < 1e-9 * searched.abs(), "{known} {searched}");
     }
 

@@ -30,24 +30,8 @@ struct Counted {
     ln_middle: Vec<f64>,
     /// log10(y + 1).
     log10_next: Vec<f64>,
-    rounded: Vec<Rounded>,
-}
-
-/// The logarithms that round to a count: the middle of the interval, half its width, and ln of its width.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rounded {
-    pub middle: f64,
-    pub half: f64,
-    pub ln_width: f64,
-}
-
-impl Rounded {
-    fn new(y: f64) -> Self {
-        let (low, high) = ((y - 0.5).ln(), (y + 0.5).ln());
-        // ln((y + 1/2) / (y - 1/2)), where the logarithms of large counts would cancel.
-        let width = (1.0 / (y - 0.5)).ln_1p();
-        Self { middle: 0.5 * (low + high), half: 0.5 * width, ln_width: width.ln() }
-    }
+    /// ln of the width of the logarithms that round to y.
+    ln_width: Vec<f64>,
 }
 
 const TABLED: usize = 4096;
@@ -56,7 +40,7 @@ static COUNTED: LazyLock<Counted> = LazyLock::new(|| Counted {
     ln_factorial: (0..TABLED).map(|y| ln_gamma(y as f64 + 1.0)).collect(),
     ln_middle: (0..TABLED).map(|y| (y as f64 + 0.5).ln()).collect(),
     log10_next: (0..TABLED).map(|y| (y as f64 + 1.0).log10()).collect(),
-    rounded: (0..TABLED).map(|y| Rounded::new(y as f64)).collect(),
+    ln_width: (0..TABLED).map(|y| ln_width_of(y as f64)).collect(),
 });
 
 /// ln y! of a whole number.
@@ -69,9 +53,18 @@ pub fn ln_middle(y: f64) -> f64 {
     COUNTED.ln_middle.get(y as usize).copied().unwrap_or_else(|| (y + 0.5).ln())
 }
 
-/// The logarithms that round to a count above 0.
-pub fn rounded(y: f64) -> Rounded {
-    COUNTED.rounded.get(y as usize).copied().unwrap_or_else(|| Rounded::new(y))
+/// ln(ln(y + 1/2) - ln(y - 1/2)) of a whole number: how wide the logarithms are that round to it; infinite for 0.
+pub fn ln_width(y: f64) -> f64 {
+    COUNTED.ln_width.get(y as usize).copied().unwrap_or_else(|| ln_width_of(y))
+}
+
+fn ln_width_of(y: f64) -> f64 {
+    if y > 0.0 {
+        // The logarithms of large counts would cancel.
+        (1.0 / (y - 0.5)).ln_1p().ln()
+    } else {
+        f64::INFINITY
+    }
 }
 
 /// log10(y + 1) of a whole number.
@@ -253,7 +246,7 @@ pub fn ln_normal_cdf(z: f64) -> f64 {
 }
 
 /// Within a narrow interval the difference of two cdfs loses its digits; there the density has a short series.
-pub fn is_narrow(middle: f64, half: f64) -> bool {
+fn is_narrow(middle: f64, half: f64) -> bool {
     half * (middle.abs() + half).max(1.0) < 0.25
 }
 
@@ -264,7 +257,7 @@ const VERY_NARROW: f64 = 5e-3;
 ///
 /// The density around the middle m is its value there times the sum of He_n(-m) t^n / n!, whose integrals with t and t^2 are
 /// polynomials in m and the half width h: exact to 1e-12.
-pub fn narrow_interval(m: f64, h: f64) -> (f64, f64, f64) {
+fn narrow_interval(m: f64, h: f64) -> (f64, f64, f64) {
     // He_n(-m) h^n / n!, of odd n less a factor u, are homogeneous in u^2 and q.
     let (u, q) = (-m * h, h * h);
     let (square, q_2, q_3) = (u * u, q * q, q * q * q);
@@ -300,15 +293,11 @@ pub fn narrow_interval(m: f64, h: f64) -> (f64, f64, f64) {
     (ln_normal_density(m) + ln_more, m + shift, m * (m + 2.0 * shift) + spread)
 }
 
-/// ln(cdf(b) - cdf(a)) of the standard normal for a < b, taken in the tail where nothing cancels.
-pub fn ln_normal_mass(a: f64, b: f64) -> f64 {
+/// ln(cdf(b) - cdf(a)) of the standard normal for a < b that are not near, taken in the tail where nothing cancels.
+fn ln_normal_mass(a: f64, b: f64) -> f64 {
     let (a, b) = if a > 0.0 { (-b, -a) } else { (a, b) };
     if a == f64::NEG_INFINITY {
         return ln_normal_cdf(b);
-    }
-    let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
-    if is_narrow(middle, half) {
-        return (b - a).ln() + narrow_interval(middle, half).0;
     }
     if b > 0.0 {
         // The interval holds 0: both tails are parts of 1.
@@ -325,12 +314,12 @@ pub fn ln_normal_density(z: f64) -> f64 {
     -0.5 * z * z - 0.5 * (2.0 * std::f64::consts::PI).ln()
 }
 
-/// ln(cdf(b) - cdf(a)) of the standard normal for a < b, and its mean and mean square within (a, b).
-pub fn normal_interval(a: f64, b: f64) -> (f64, f64, f64) {
+/// ln(cdf(b) - cdf(a)) of the standard normal for a < b, and its mean and mean square within (a, b); `ln_width` is ln(b - a).
+pub fn normal_interval(a: f64, b: f64, ln_width: f64) -> (f64, f64, f64) {
     let (middle, half) = (0.5 * (a + b), 0.5 * (b - a));
     if is_narrow(middle, half) {
         let (ln_density, mean, square) = narrow_interval(middle, half);
-        return ((b - a).ln() + ln_density, mean, square);
+        return (ln_width + ln_density, mean, square);
     }
     let ln_mass = ln_normal_mass(a, b);
     let density = |z: f64| if z.is_finite() { (ln_normal_density(z) - ln_mass).exp() } else { 0.0 };
@@ -425,13 +414,11 @@ mod tests {
         }
         for y in [1.0f64, 2.0, 77.0, 5_000.0, 2e9] {
             let (low, high) = ((y - 0.5).ln(), (y + 0.5).ln());
-            let got = rounded(y);
-            assert!((got.middle - 0.5 * (low + high)).abs() < 1e-13);
             // 2 atanh(1 / 2y), by its series where the logarithms cancel.
             let width =
                 if y < 10.0 { high - low } else { 1.0 / y + 1.0 / (12.0 * y.powi(3)) + 1.0 / (80.0 * y.powi(5)) };
-            assert!((2.0 * got.half / width - 1.0).abs() < 1e-10, "{y}");
-            assert!((got.ln_width - width.ln()).abs() < 1e-10, "{y}");
+            assert!((ln_width(y) - width.ln()).abs() < 1e-10, "{y}");
+            assert!((ln_middle(y) - high).abs() < 1e-13 && (ln_middle(y - 1.0) - low).abs() < 1e-13, "{y}");
         }
     }
 
@@ -456,7 +443,7 @@ mod tests {
                 m1 += f * z;
                 m2 += f * z * z;
             }
-            let (ln_mass, mean, square) = normal_interval(a, b);
+            let (ln_mass, mean, square) = normal_interval(a, b, f64::ln(b - a));
             assert!((ln_mass - (m0 * h / 3.0).ln()).abs() < 1e-7, "({a}, {b}): {ln_mass}");
             assert!((mean - m1 / m0).abs() < 1e-7 && (square - m2 / m0).abs() < 1e-6, "({a}, {b}): {mean} {square}");
         }

@@ -123,11 +123,11 @@ impl Mixture for Gauss {
         p.sd = (variance / (n[0] + n[1])).max(0.0).sqrt().max(LEAST_SD);
     }
 
-    fn log_lik_alone(&self, obs: &[Obs]) -> Option<f64> {
-        let sums = |of: &dyn Fn(f64) -> f64| obs.iter().map(|o| o.n * of(log10_next(o.y))).sum::<f64>();
-        let n = sums(&|_| 1.0);
-        let mean = sums(&|x| x) / n;
-        let square = sums(&|x| (x - mean) * (x - mean));
+    fn log_lik_alone(&self, data: &Data<Self>) -> Option<f64> {
+        let rows = || data.obs.iter().map(|o| o.n).zip(&data.prepared);
+        let (n, sum) = rows().fold((0.0, 0.0), |(all, sum), (n, x)| (all + n, sum + n * x));
+        let mean = sum / n;
+        let square: f64 = rows().map(|(n, x)| n * (x - mean) * (x - mean)).sum();
         let sd = (square / n).sqrt().max(LEAST_SD);
         Some(n * (ln_normal_density(0.0) - sd.ln()) - 0.5 * square / (sd * sd))
     }

@@ -17,9 +17,7 @@ use super::{ByHistogram, Control, DefaultRule, Model, ModelInfo, Scores};
 use crate::counts::GuideCounts;
 use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 use crate::run::Progress;
-use crate::special::{
-    is_narrow, ln_1p, ln_factorial, ln_middle, narrow_interval, normal_interval, rounded, LnRising, RisingSlopes,
-};
+use crate::special::{ln_1p, ln_factorial, ln_middle, ln_width, normal_interval, LnRising, RisingSlopes};
 use crate::Result;
 
 /// Smallest lambda: one background UMI in 10^9 cells. Keeps ln lambda finite where the background is zero.
@@ -90,17 +88,9 @@ pub struct Masses {
 impl Masses {
     /// ln P(y), and what is expected of ln UMIs, in standard units, where y is seen.
     fn ln_mass(&self, y: f64) -> (f64, Within) {
-        if y > 0.0 {
-            let counted = rounded(y);
-            let (middle, half) = ((counted.middle - self.mu) * self.over_sigma, counted.half * self.over_sigma);
-            if is_narrow(middle, half) {
-                let (ln_ratio, mean, square) = narrow_interval(middle, half);
-                return (counted.ln_width - self.ln_sigma + ln_ratio, Within { mean, square });
-            }
-        }
         let standard = |ln_umis: f64| (ln_umis - self.mu) * self.over_sigma;
         let low = if y > 0.0 { standard(ln_middle(y - 1.0)) } else { f64::NEG_INFINITY };
-        let (ln_mass, mean, square) = normal_interval(low, standard(ln_middle(y)));
+        let (ln_mass, mean, square) = normal_interval(low, standard(ln_middle(y)), ln_width(y) - self.ln_sigma);
         (ln_mass, Within { mean, square })
     }
 }
@@ -244,7 +234,8 @@ impl Mixture for PoissonGauss {
         p.signal = LogNormal::unpack(&x[1..], p.least.ln());
     }
 
-    fn log_lik_alone(&self, obs: &[Obs]) -> Option<f64> {
+    fn log_lik_alone(&self, data: &Data<Self>) -> Option<f64> {
+        let obs = data.obs;
         let (n, sum) = obs.iter().fold((0.0, 0.0), |(n, sum), o| (n + o.n, sum + o.n * o.y));
         let lambda = (sum / n).max(LEAST_LAMBDA);
         let ln_factorials: f64 = obs.iter().map(|o| o.n * ln_factorial(o.y)).sum();

@@ -318,9 +318,9 @@ impl<'a> Values<'a> {
         convert: impl Fn(f64) -> Option<O> + Sync,
         refuse: impl Fn(usize, f64) -> Error,
     ) -> Result<Vec<O>> {
-        // Asked for first, as vec! would end the process. Its memory is not touched before the threads write to it.
-        drop(self.reserve::<O>(range.len())?);
-        let mut out = vec![O::default(); range.len()];
+        let mut out = self.reserve(range.len())?;
+        // All threads touch the memory first.
+        range.clone().into_par_iter().with_min_len(PIECE).map(|_| O::default()).collect_into_vec(&mut out);
         if let Some((position, value)) =
             as_stored!(self.number()?, convert_vector(self, range.start, &mut out, convert))?
         {
