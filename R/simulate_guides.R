@@ -11,17 +11,29 @@
 #'     \item{selected}{TRUE: cells were selected for carrying a construct (a Poisson number above zero).}
 #'     \item{share_empty}{Share of cells, 0 to 1, without any construct beyond those.}
 #'     \item{share_doublet}{Share of droplets, 0 to 1, that hold two cells.}
+#'     \item{min_depth}{Minimum number of guide UMIs of a cell. Cells with fewer are drawn again, so that `n_cells` cells remain.
+#'       The default is 0.}
 #'     \item{signal_mean, signal_size}{UMIs of a carried guide: mean, and size of the negative binomial (variance = mean +
 #'       mean^2 / size; Inf is a Poisson).}
 #'     \item{efficiency_spread, capture_spread}{Standard deviation of the log of the signal over guides, over cells.}
+#'     \item{capture_gamma}{If TRUE, the captures of cells follow a gamma distribution instead of a log-normal one. Both have
+#'       mean 1 and the variance `exp(capture_spread^2) - 1`. The default is FALSE.}
 #'     \item{ambient_mean}{Ambient UMIs of a cell, all guides together.}
 #'     \item{ambient_size}{Size of the negative binomial of the ambient UMIs of one guide in one cell.}
 #'     \item{ambient_cell_size}{Shape of the gamma distribution of ambient UMIs over cells.}
 #'     \item{ambient_guide_spread}{Standard deviation of the log ambient share of guides, beyond their abundance.}
+#'     \item{ambient_library}{If TRUE, the ambient share of a guide follows its share of the library, which is abundance x
+#'       efficiency. Otherwise it follows the abundance alone, which is the default. `ambient_guide_spread` applies to both.}
 #'     \item{hopping}{Share of a cell's UMIs, 0 to below 1, that are chimeric: of a guide drawn from the whole library.}
+#'     \item{hopping_burst}{Mean number of further UMIs in the burst of a chimeric UMI. The chimeric UMIs of a guide in a cell
+#'       are a negative binomial with variance = mean x (1 + `hopping_burst`). The default, 0, is a Poisson.}
 #'     \item{abundance_spread}{Standard deviation of the log abundance of constructs. Large: some guides are rare.}
-#'     \item{lane_depth, lane_ambient}{Factors on all UMIs, and on ambient UMIs, one value per lane or one for all. Cells are
-#'       spread evenly over lanes.}
+#'     \item{lane_depth, lane_ambient}{Factors on all UMIs, and on ambient UMIs, one value per lane or one for all.}
+#'     \item{lane_cells}{Relative numbers of cells of the lanes, one value per lane or one for all. By default cells are spread
+#'       evenly over lanes.}
+#'     \item{n_empty_droplets}{Number of barcodes without a cell, which follow the cells and are spread over lanes as these are.
+#'       They contain ambient UMIs and the chimeric UMIs of these, and carry no guide. The default is 0.}
+#'     \item{droplet_ambient}{Factor on the ambient UMIs of empty droplets. The default is 0.05.}
 #'     \item{dual}{TRUE: constructs carry two guides.}
 #'     \item{recombined}{Share of dual constructs, 0 to 1, that carry the second guide of another construct.}
 #'   }
@@ -33,18 +45,30 @@
 #'   \describe{
 #'     \item{counts}{dgCMatrix, guides x cells. UMIs.}
 #'     \item{truth}{data.frame, one row per carried guide: `cell_barcode`, `guide_id`. Carried guides without a UMI are in it.}
-#'     \item{lane}{factor. The lane of each cell.}
+#'     \item{lane}{factor. The lane of each barcode.}
 #'     \item{guides}{data.frame, one row per guide: `guide_id`, `construct`; `abundance` of the construct; `efficiency`, factor on
 #'       the signal; `ambient_share`, `library_share`, its share of ambient and of chimeric UMIs; `prior`, the probability that a
-#'       cell carries it.}
-#'     \item{cells}{data.frame, one row per cell: `cell_barcode`, `lane`; `capture`, factor on the signal, with the lane's depth;
-#'       `ambient`, `chimeric`, expected UMIs.}
+#'       cell carries it, before cells are chosen by `min_depth`.}
+#'     \item{cells}{data.frame, one row per barcode: `cell_barcode`, `lane`; `is_cell`, FALSE for an empty droplet; `capture`,
+#'       factor on the signal, with the lane's depth, 0 for an empty droplet; `ambient`, `chimeric`, expected UMIs.}
 #'     \item{oracle}{dgCMatrix with the pattern of the counts. The posterior probability that the cell carries the guide, to an
-#'       observer who knows all of the above and every parameter, but not who carries what. It judges each pair by itself: where
-#'       cells have exactly one guide (`moi = NA`), comparing the guides of a cell can do better.}
-#'     \item{ceiling}{F1 of the pairs that this observer calls at a posterior of 0.5: 2 x right / (called + carried).}
+#'       observer who knows all of the above and every parameter, but not who carries what. See the section on the observer.}
+#'     \item{ceiling}{The highest F1 that the observer reaches: 2 x right / (called + carried). Carried guides without a UMI are
+#'       never called.}
+#'     \item{ceiling_cut}{The posterior from which on the observer calls for this F1. It is about half of the F1.}
 #'     \item{params}{list. Every parameter, with `screen` and `seed`.}
 #'   }
+#' @section The observer:
+#' The observer judges each pair by itself. Comparing the guides of a cell can do better where guides are not carried
+#' independently: with `moi = NA`, `selected`, `share_empty`, `share_doublet` or `dual`.
+#'
+#' Chimeric UMIs depend on the other UMIs of the cell. The observer therefore knows how many UMIs of the other guides are not
+#' chimeric.
+#'
+#' The observer uses the same posteriors when cells are chosen by `min_depth`. Given the count of the pair and the other UMIs of
+#' the cell, the choice says nothing about the pair. This holds exactly where guides are carried independently and `hopping` is 0.
+#'
+#' The observer knows which barcodes are empty droplets. Their posteriors are 0.
 #' @section Errors:
 #'   `kaichi_error_argument` for an unknown screen or parameter and for a value out of its range; the text names it.
 #' @seealso [guide_screens()], [assign_guides()]
@@ -73,12 +97,13 @@ simulate_guides <- function(screen = "easy", n_cells = NULL, n_guides = NULL, ..
 
   drawn <- rust_simulate_guides(screen, params, seed, n_jobs)
   guide_id <- numbered("guide", length(drawn$construct))
-  cell_barcode <- numbered("cell", length(drawn$lane))
+  is_cell <- seq_along(drawn$lane) <= drawn$n_cells
+  cell_barcode <- c(numbered("cell", sum(is_cell)), if (!all(is_cell)) numbered("empty", sum(!is_cell)))
   dimnames <- list(guide_id, cell_barcode)
   counts <- sparse_of_rust(drawn$p, drawn$i, drawn$x, lengths(dimnames), dimnames)
   oracle <- counts
   oracle@x <- drawn$oracle
-  lanes <- numbered("lane", max(lengths(drawn$params[c("lane_depth", "lane_ambient")])))
+  lanes <- numbered("lane", max(lengths(drawn$params[lane_params])))
   lane <- structure(drawn$lane, levels = lanes, class = "factor")
   structure(
     list(
@@ -94,10 +119,12 @@ simulate_guides <- function(screen = "easy", n_cells = NULL, n_guides = NULL, ..
         stringsAsFactors = FALSE
       ),
       cells = data.frame(
-        cell_barcode = cell_barcode, lane = lane, drawn[c("capture", "ambient", "chimeric")], stringsAsFactors = FALSE
+        cell_barcode = cell_barcode, lane = lane, is_cell = is_cell, drawn[c("capture", "ambient", "chimeric")],
+        stringsAsFactors = FALSE
       ),
       oracle = oracle,
       ceiling = drawn$ceiling,
+      ceiling_cut = drawn$ceiling_cut,
       params = c(list(screen = screen, seed = seed), screen_params(drawn$params))
     ),
     class = "guide_simulation"
@@ -109,7 +136,8 @@ simulate_guides <- function(screen = "easy", n_cells = NULL, n_guides = NULL, ..
 #' Eight kinds of screen, from one that every model gets right to those where most fail, for [simulate_guides()].
 #'
 #' @return A data.frame with one row per screen: `screen` chr, its name; `about` chr, what is hard in it; and a column for every
-#'   parameter of [simulate_guides()]. `lane_depth` and `lane_ambient` are lists, with one value per lane.
+#'   parameter of [simulate_guides()]. `lane_cells`, `lane_depth` and `lane_ambient` are lists, with one value per
+#'   lane.
 #' @examples
 #' guide_screens()[, c("screen", "about")]
 #' @export
@@ -119,7 +147,7 @@ guide_screens <- function() {
   params <- lapply(screens$params, screen_params)
   for (name in names(params[[1L]])) {
     column <- lapply(params, `[[`, name)
-    table[[name]] <- if (name %in% c("lane_depth", "lane_ambient")) column else unlist(column)
+    table[[name]] <- if (name %in% lane_params) column else unlist(column)
   }
   table
 }
@@ -127,10 +155,13 @@ guide_screens <- function() {
 # Numbers of Rust -> what the user gives.
 screen_params <- function(params) {
   if (is.nan(params$moi)) params$moi <- NA_real_
-  params$selected <- params$selected == 1
-  params$dual <- params$dual == 1
+  flags <- c("selected", "capture_gamma", "ambient_library", "dual")
+  params[flags] <- lapply(params[flags], `==`, 1)
   params
 }
+
+# Parameters with one value per lane.
+lane_params <- c("lane_cells", "lane_depth", "lane_ambient")
 
 # Types and names; Rust knows the parameters and their ranges.
 check_screen_params <- function(params) {
@@ -157,7 +188,8 @@ numbered <- function(what, n) {
 #' @export
 print.guide_simulation <- function(x, ...) {
   cat(
-    "<guide_simulation> ", big(nrow(x$counts)), " guides x ", big(ncol(x$counts)), " cells, screen ", x$params$screen,
+    "<guide_simulation> ", big(nrow(x$counts)), " guides x ", big(sum(x$cells$is_cell)), " cells",
+    if (!all(x$cells$is_cell)) c(" and ", big(sum(!x$cells$is_cell)), " empty droplets"), ", screen ", x$params$screen,
     ", seed ", format(x$params$seed, scientific = FALSE), "\n",
     "  ", big(nrow(x$truth)), " carried guides, ", big(length(x$counts@x)), " non-zero counts, ", nlevels(x$lane),
     if (nlevels(x$lane) == 1L) " lane\n" else " lanes\n",

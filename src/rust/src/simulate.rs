@@ -46,7 +46,7 @@ fn rs_simulate_guides(
             rest = others;
         }
         let sim = watched(n_jobs, |progress| simulate(&screen, seed as u64, progress))?;
-        let ceiling = sim.ceiling();
+        let (cut, calls) = sim.best_cut();
         let code = |at: u32| at as i32 + 1;
         Ok(list!(
             p = sim.indptr,
@@ -64,8 +64,10 @@ fn rs_simulate_guides(
             efficiency = sim.guides.iter().map(|g| g.efficiency).collect::<Vec<f64>>(),
             ambient_share = sim.guides.iter().map(|g| g.ambient_share).collect::<Vec<f64>>(),
             library_share = sim.guides.iter().map(|g| g.library_share).collect::<Vec<f64>>(),
+            n_cells = screen.n_cells as i32,
             prior = sim.guides.iter().map(|g| g.prior).collect::<Vec<f64>>(),
-            ceiling = ceiling,
+            ceiling = calls.f1(),
+            ceiling_cut = cut,
             params = values(&screen)
         )
         .into())
