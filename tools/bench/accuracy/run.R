@@ -11,6 +11,8 @@
 #                   a screen, all together; poisson, neg_binomial and binomial take 30 to 45 minutes each
 #   --crispat-seeds A:B   the seeds crispat runs on (default the first two of --seeds: more than an hour for all screens)
 #   --set n=v,...   parameters of simulate_guides() to change on every screen, as in moi=NA
+#   --random N      instead of the named screens: one screen for each of the seeds A, A + 1, ... (N of them), whose parameters are
+#                   drawn from the range that the field has; random.R says which, and what it prints
 #   --out FOLDER    where the tables go as csv, with the calls of the peers (default a temporary folder). Peers that have
 #                   calls there, of the same screen, are not run again: the slow ones can be run before, by several runs at
 #                   once with other --seeds, and a run that was stopped goes on where it was
@@ -22,7 +24,7 @@ library(kaichi)
 quick_crispat <- "umi,max,ratio,quantiles,beta2,beta3,gauss,poisson_gauss"
 options <- local({
   given <- commandArgs(trailingOnly = TRUE)
-  known <- c("seeds", "screens", "models", "python", "crispat", "crispat-seeds", "set", "out")
+  known <- c("seeds", "screens", "models", "python", "crispat", "crispat-seeds", "set", "random", "out")
   values <- list(seeds = "101:110", python = Sys.getenv("PEERS_PYTHON"), crispat = "", set = "")
   while (length(given) > 0L) {
     name <- sub("^--", "", given[1L])
@@ -41,6 +43,10 @@ range_of <- function(text) {
   seq(ends[1L], ends[length(ends)])
 }
 seeds <- range_of(options$seeds)
+if (!is.null(options$random)) {
+  if (is.na(suppressWarnings(as.integer(options$random)))) stop("--random ", options$random, " must be a whole number.")
+  seeds <- seq(seeds[1L], length.out = as.integer(options$random))
+}
 crispat_seeds <- if (is.null(options[["crispat-seeds"]])) utils::head(seeds, 2L) else range_of(options[["crispat-seeds"]])
 if (!all(crispat_seeds %in% seeds)) {
   stop("--crispat-seeds ", options[["crispat-seeds"]], " must be among --seeds ", options$seeds, ".")
@@ -150,6 +156,68 @@ single_calls <- function(sim, called, true) {
   sum(called %in% single & !called %in% true)
 }
 
+here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE)))
+run_peers <- function(folders) {
+  on_crispat <- if (nzchar(options$crispat)) {
+    c("--crispat", options$crispat, "--crispat-seeds", paste(range(crispat_seeds), collapse = ":"))
+  }
+  message("the peers in Python")
+  # R puts the folders of its own libraries before those Python was built with, and Python then loads libraries of another build.
+  arguments <- c(shQuote(file.path(here, "peers.py")), on_crispat, shQuote(folders))
+  if (system2(options$python, arguments, env = "LD_LIBRARY_PATH=") != 0L) stop("The peers failed; see above.")
+}
+# The calls that the peers left in a folder, as list(tool, model, called); their errors become failures.
+peer_calls <- function(sim, folder, what) {
+  # A folder can hold the calls of crispat models that this run was not asked for.
+  of_this_run <- function(files) {
+    model <- sub("^.*-([a-z_0-9]*)\\.[a-z]*$", "\\1", basename(files))
+    files[!startsWith(basename(files), "crispat-") | model %in% pieces(options$crispat)]
+  }
+  for (file in of_this_run(list.files(folder, "\\.error$", full.names = TRUE))) {
+    failures <<- c(failures, paste(what, sub("\\.error$", "", basename(file)), readLines(file)[1L]))
+  }
+  lapply(of_this_run(list.files(folder, "\\.calls$", full.names = TRUE)), function(file) {
+    name <- sub("\\.calls$", "", basename(file))
+    cells <- matrix(readBin(file, "integer", file.size(file) / 4, endian = "little"), nrow = 2L)
+    list(
+      tool = sub("-[a-z_0-9]*$", "", name), model = sub("^.*-", "", name),
+      called = pair_key(sim, cells[1L, ] + 1, cells[2L, ] + 1)
+    )
+  })
+}
+
+# Rows by columns, as Markdown.
+show_table <- function(title, value, row, column, digits = 3L) {
+  cat("\n### ", title, "\n\n", sep = "")
+  rows <- unique(row)
+  columns <- unique(column)
+  cat("| | ", paste(columns, collapse = " | "), " |\n|", strrep(" --- |", length(columns) + 1L), "\n", sep = "")
+  for (r in rows) {
+    shown <- vapply(columns, function(k) {
+      at <- row == r & column == k
+      mean <- if (any(at)) mean(value[at]) else NA
+      if (is.na(mean)) "-" else formatC(mean, digits = digits, format = "f")
+    }, "")
+    cat("| ", r, " | ", paste(shown, collapse = " | "), " |\n", sep = "")
+  }
+}
+pooled <- function(table, by) {
+  groups <- split(table, table[by], drop = TRUE)
+  do.call(rbind, lapply(groups, function(g) {
+    n <- tapply(g$n, g$bin, sum)
+    sums <- function(x) as.vector(tapply(ifelse(g$n > 0, x * g$n, 0), g$bin, sum) / n)
+    data.frame(
+      screen = g$screen[1L], model = g$model[1L], bin = as.integer(names(n)), n = as.vector(n),
+      confidence = sums(g$confidence), true = sums(g$true), stringsAsFactors = FALSE
+    )
+  }))
+}
+
+if (!is.null(options$random)) {
+  source(file.path(here, "random.R"))
+  quit(save = "no")
+}
+
 for (at in seq_len(nrow(jobs))) {
   job <- jobs[at, ]
   message(job$screen, " ", job$seed)
@@ -159,7 +227,7 @@ for (at in seq_len(nrow(jobs))) {
   keys <- stored_pairs(sim)
   is_true <- keys %in% true
   if (job$screen != "single_umis") {
-    judge(job$screen, job$seed, "ceiling", "ceiling", sim, keys[sim$oracle@x >= 0.5], true)
+    judge(job$screen, job$seed, "ceiling", "ceiling", sim, keys[sim$oracle@x >= sim$ceiling_cut], true)
     add("bins", screen = job$screen, seed = job$seed, model = "ceiling", bins(sim$oracle@x, is_true))
   }
   for (model in models) {
@@ -191,34 +259,15 @@ for (at in seq_len(nrow(jobs))) {
 }
 
 if (nzchar(options$python)) {
-  script <- sub("^--file=", "", grep("^--file=", commandArgs(), value = TRUE))
-  peers <- file.path(dirname(script), "peers.py")
-  on_crispat <- if (nzchar(options$crispat)) {
-    c("--crispat", options$crispat, "--crispat-seeds", paste(range(crispat_seeds), collapse = ":"))
-  }
-  folders <- vapply(seq_len(nrow(jobs)), function(at) folder_of(jobs[at, ]), "")
-  arguments <- c(shQuote(peers), on_crispat, shQuote(folders))
-  message("the peers in Python")
-  # R puts the folders of its own libraries before those Python was built with, and Python then loads libraries of another build.
-  if (system2(options$python, arguments, env = "LD_LIBRARY_PATH=") != 0L) stop("The peers failed; see above.")
-  # A folder can hold the calls of crispat models that this run was not asked for.
-  of_this_run <- function(files) {
-    model <- sub("^.*-([a-z_0-9]*)\\.[a-z]*$", "\\1", basename(files))
-    files[!startsWith(basename(files), "crispat-") | model %in% pieces(options$crispat)]
-  }
+  run_peers(vapply(seq_len(nrow(jobs)), function(at) folder_of(jobs[at, ]), ""))
   for (at in seq_len(nrow(jobs))) {
     job <- jobs[at, ]
     sim <- draw(job$screen, job$seed)
     true <- pairs_of(sim, sim$truth)
-    for (file in of_this_run(list.files(folder_of(job), "\\.error$", full.names = TRUE))) {
-      failures <- c(failures, paste(job$screen, job$seed, sub("\\.error$", "", basename(file)), readLines(file)[1L]))
-    }
-    for (file in of_this_run(list.files(folder_of(job), "\\.calls$", full.names = TRUE))) {
-      name <- sub("\\.calls$", "", basename(file))
-      tool <- sub("-[a-z_0-9]*$", "", name)
-      model <- sub("^.*-", "", name)
-      cells <- matrix(readBin(file, "integer", file.size(file) / 4, endian = "little"), nrow = 2L)
-      called <- pair_key(sim, cells[1L, ] + 1, cells[2L, ] + 1)
+    for (peer in peer_calls(sim, folder_of(job), paste(job$screen, job$seed))) {
+      tool <- peer$tool
+      model <- peer$model
+      called <- peer$called
       if (job$screen == "single_umis") {
         add("single", tool = tool, model = model, false = single_calls(sim, called, true))
       } else {
@@ -228,21 +277,6 @@ if (nzchar(options$python)) {
   }
 }
 
-# Rows by columns, as Markdown.
-show_table <- function(title, value, row, column, digits = 3L) {
-  cat("\n### ", title, "\n\n", sep = "")
-  rows <- unique(row)
-  columns <- unique(column)
-  cat("| | ", paste(columns, collapse = " | "), " |\n|", strrep(" --- |", length(columns) + 1L), "\n", sep = "")
-  for (r in rows) {
-    shown <- vapply(columns, function(k) {
-      at <- row == r & column == k
-      mean <- if (any(at)) mean(value[at]) else NA
-      if (is.na(mean)) "-" else formatC(mean, digits = digits, format = "f")
-    }, "")
-    cat("| ", r, " | ", paste(shown, collapse = " | "), " |\n", sep = "")
-  }
-}
 # Which seeds the tools that did not run on all of them ran on.
 seeds_note <- function(rows) {
   ran <- lapply(split(rows$seed, named(rows$tool, rows$model)), function(seed) sort(unique(seed)))
@@ -292,17 +326,6 @@ if (length(peers) > 0L) {
   seeds_note(tables$f1)
 }
 
-pooled <- function(table, by) {
-  groups <- split(table, table[by], drop = TRUE)
-  do.call(rbind, lapply(groups, function(g) {
-    n <- tapply(g$n, g$bin, sum)
-    sums <- function(x) as.vector(tapply(ifelse(g$n > 0, x * g$n, 0), g$bin, sum) / n)
-    data.frame(
-      screen = g$screen[1L], model = g$model[1L], bin = as.integer(names(n)), n = as.vector(n),
-      confidence = sums(g$confidence), true = sums(g$true), stringsAsFactors = FALSE
-    )
-  }))
-}
 curves <- pooled(tables$bins, c("screen", "model"))
 utils::write.csv(curves, file.path(out, "reliability.csv"), row.names = FALSE)
 errors <- do.call(rbind, lapply(split(curves, curves[c("model", "screen")], drop = TRUE), function(g) {
