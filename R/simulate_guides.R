@@ -54,7 +54,7 @@
 #'     \item{oracle}{dgCMatrix with the pattern of the counts. The posterior probability that the cell carries the guide, to an
 #'       observer who knows all of the above and every parameter, but not who carries what. See the section on the observer.}
 #'     \item{ceiling}{The highest F1 that the observer reaches: 2 x right / (called + carried). Carried guides without a UMI are
-#'       never called.}
+#'       never called. The cut is chosen with the truth at hand, so no other cut of `oracle` does better on this screen.}
 #'     \item{ceiling_cut}{The posterior from which on the observer calls for this F1. It is about half of the F1.}
 #'     \item{params}{list. Every parameter, with `screen` and `seed`.}
 #'   }

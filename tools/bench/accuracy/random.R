@@ -56,6 +56,9 @@ random_parameters <- function(seed) {
   params$min_depth <- optional(0.4, ceiling(log_uniform(0.02, 0.5) * (params$moi * params$signal_mean + params$ambient_mean)), 0)
   params$n_empty_droplets <- optional(0.4, round(params$n_cells * log_uniform(0.1, 2)), 0)
   params$droplet_ambient <- log_uniform(0.01, 0.3)
+  # An F1 of a handful of pairs is chance: as many cells as carry a hundred guides.
+  carried <- (1 - params$share_empty) * if (params$selected) params$moi / -expm1(-params$moi) else params$moi
+  params$n_cells <- max(params$n_cells, ceiling(100 / carried))
   # Counts that fit and time that is there: fewer cells where each has many counts.
   per_cell <- params$moi + params$ambient_mean * max(params$lane_depth %||% 1)
   most <- max(200, floor(min(5e5 / per_cell, 2e7 / params$n_guides)))
