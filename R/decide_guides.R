@@ -134,6 +134,8 @@ uses_log_odds <- function(rule) rule %in% c("min_log_odds", "fdr", "fdr_per_guid
 # guide_scores -> guide_calls. `rule` is one of rust_decide(), `cut` its value; `add_log_odds` gives `$pairs` a column more.
 decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL, add_log_odds = FALSE) {
   min_umi <- check_number(min_umi, "min_umi", 0, Inf)
+  # Before anything is said of the scores.
+  force(cut)
   counts <- scores$counts
   log_odds <- if (uses_log_odds(rule) || add_log_odds) scores_log_odds(scores, rule, add_log_odds) else double()
   fits <- scores$fits

@@ -725,11 +725,17 @@ pub fn score_per_guide<M: Mixture>(
         (FitRow { unit: guide, n_cells, ..row }, scores)
     })?;
     let (rows, posteriors): (Vec<FitRow>, Vec<_>) = fitted.into_iter().unzip();
-    let split = |posterior: Option<_>| posterior.map_or((None, None), |(score, log_odds)| (Some(score), log_odds));
-    let (scores, log_odds): (Vec<Option<Vec<f64>>>, Vec<Option<Vec<f64>>>) = posteriors.into_iter().map(split).unzip();
-    let score = by_guide.in_cell_order(0.0, &scores);
-    drop(scores);
-    let log_odds = if control.log_odds { by_guide.in_cell_order(-MOST_LOG_ODDS, &log_odds) } else { vec![] };
+    let mut of_guides = PosteriorsOfRows::default();
+    for posterior in posteriors {
+        let (score, log_odds) = posterior.map_or((None, None), |(score, log_odds)| (Some(score), log_odds));
+        of_guides.score.push(score);
+        of_guides.log_odds.push(log_odds);
+    }
+    let score = by_guide.in_cell_order(0.0, &std::mem::take(&mut of_guides.score));
+    let log_odds = match control.log_odds {
+        true => by_guide.in_cell_order(-MOST_LOG_ODDS, &of_guides.log_odds),
+        false => vec![],
+    };
     let fits = FitTable::from_rows("guide", &column_names(m), &rows);
     Ok(Scores { score, log_odds, fits, ..Scores::default() })
 }
