@@ -15,7 +15,10 @@
 #' @param quantile Model `quantiles`: per guide, the share (0 to 1) of the cells with the guide that is called, rounded down.
 #'   NULL is 0.05.
 #' @param fdr Instead of `min_confidence`, for models whose score is a posterior: the largest set of pairs is called whose
-#'   expected share of false pairs is at most this. One number, 0 to 1. [decide_guides()] can hold it for each guide.
+#'   expected share of false pairs is at most this. One number, 0 to 1, however small: see [decide_guides()], which can hold it for
+#'   each guide.
+#' @param min_log_odds Instead of `min_confidence`, for models whose score is a posterior p: calls have log odds, ln(p / (1 - p)), of
+#'   at least this. One finite number. Unlike a confidence near 1 it tells apart posteriors that round to 1.
 #' @param min_umi Pairs with fewer UMIs are not called, whatever the model. One number, 0 or more. Models that compare a guide
 #'   with the cell's own total (max, ratio, quantiles, poisson, neg_binomial, binomial, beta2, beta3) can call single UMIs in
 #'   cells with hardly any; `min_umi = 2` or 3 drops those.
@@ -28,7 +31,7 @@
 #' @param covariate Model `ambient`: what may tell of the ambient UMIs and the capture of a cell beyond its guides, such as its RNA
 #'   UMIs. NULL for none; a number above 0 for each cell, in order or named by cell; or the name of a column of the object's
 #'   cell metadata, as in `covariate = "nCount_RNA"`. Both follow a power of it that is learnt from the counts (`exposure_slope`
-#'   and `capture_slope` in `$fits`, 0 to 1.5, NA without a covariate), so that one that tells nothing is left out.
+#'   and `capture_slope` in `$screen`, 0 to 1.5, NA without a covariate), so that one that tells nothing is left out.
 #' @param modality Which altExp (or the main experiment, by its `mainExpName`), assay, or modality of an `.h5mu` holds the guides. NULL: it is found,
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
@@ -63,15 +66,21 @@
 #'     \item{fits}{data.frame, one row per guide (per batch for beta2 and beta3): `guide_id` or `batch`; `status`: `"ok"`,
 #'       `"gated"` (too little to fit), `"no_signal"` (nothing above the background), `"not_converged"`,
 #'       `"fewer_components"` (beta2 and beta3: fewer populations than Betas); `n_cells` int, cells with the guide; the
-#'       parameters of the model; the shares of its components; `log_lik` (of `ambient`, of the cells that its shared
-#'       parameters were learnt from, at most 20,000); `bic_gain` dbl, BIC of one component less BIC of
-#'       the mixture; `iterations`; `converged`; `note` chr, the status in words; and for fits per guide, what the
+#'       parameters of the model; the shares of its components; `log_lik`; `bic_gain` dbl, BIC of one component less BIC of
+#'       the mixture; `iterations`; `converged` (for `ambient` these four are in `$screen`); `note` chr, the status in words; and for fits per guide, what the
 #'       calls are worth: `n_cells_called` int; `min_umi_called` int, the smallest count called, NA if none;
 #'       `expected_cells` dbl, 0 or more, the sum of the posteriors of all cells with the guide; `expected_precision` dbl, 0
 #'       to 1, the mean posterior of the calls, NA if none; `expected_recall` dbl, 0 to 1, the share of `expected_cells` that
 #'       is called, NA if that is 0; `separation` dbl, 0 to 1, how far apart the components are: the mean posterior of carriers
 #'       less that of the other cells with the guide, each cell counted in both by its posterior, 1 where every cell is certain,
 #'       NA if `expected_cells` is 0 (these four NA for models whose score is no posterior); `warning` chr, see Warnings.}
+#'     \item{screen}{What was learnt of the screen as a whole, a data.frame with one row; NULL for models that learn nothing of it.
+#'       For `ambient` the parameters that all guides share: `ambient_size` and `signal_size` dbl > 0, the sizes of the negative
+#'       binomials of ambient UMIs and signal; `exposure_shape` and `capture_shape` dbl > 0, of the gammas of the cells' exposure
+#'       and capture; `hopping` dbl, the share of a cell's UMIs that are chimeric; `exposure_slope` and `capture_slope` dbl, see
+#'       `covariate`; `empty_weight` dbl, the weight of a cell without any guide; and how the fit went: `log_lik` dbl, of the cells
+#'       that these were learnt from, at most 20,000; `bic_gain` dbl, BIC of a screen without any signal less BIC of the model;
+#'       `iterations` int; `converged` lgl.}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
 #'     \item{guides}{The guide table in the order of the counts, only where there is one. [call_constructs()], [cell_columns()] and
 #'       [write_calls()] use it.}
@@ -80,8 +89,8 @@
 #'
 #'   For a SingleCellExperiment, SummarizedExperiment or Seurat object the same object with the calls attached, see below.
 #'
-#'   With `output`, invisibly a list with `output`, the path of the file; `n_cells`; and `fits`, `model`, `params` and `version` as
-#'   above.
+#'   With `output`, invisibly a list with `output`, the path of the file; `n_cells`; and `fits`, `screen`, `model`, `params` and
+#'   `version` as above.
 #' @section Warnings:
 #'   `warning` of `$fits` is `""` where nothing is wrong with the guide, else one or more of these, parted by `"; "`:
 #'   \describe{
@@ -100,13 +109,13 @@
 #'   A rerun overwrites only what is named here.
 #'   \describe{
 #'     \item{SingleCellExperiment, SummarizedExperiment}{The 0/1 matrix is the assay `assigned` beside the counts: in the altExp
-#'       of the guides, or in the main experiment, whose rowData get the columns of the guide table. Model, params, version and fits are in `metadata()$kaichi` of the same
+#'       of the guides, or in the main experiment, whose rowData get the columns of the guide table. Model, params, version, fits and screen are in `metadata()$kaichi` of the same
 #'       experiment, as in `metadata(altExp(x, "guides"))$kaichi`. A main experiment that holds genes and guides is refused: split
 #'       it first, with `splitAltExps(x, rowData(x)$Type)`.}
 #'     \item{Seurat, guides in an `Assay5`}{The 0/1 matrix is the layer `assigned` of the guide assay.}
 #'     \item{Seurat, guides in an `Assay` (Seurat 4, or `CreateAssayObject()`)}{The 0/1 matrix is an assay of its own, named
 #'       `<assay>_assigned`, as in `CRISPR_assigned`.}
-#'     \item{Seurat, both}{Model, params, version and fits are in `Misc(x[["CRISPR"]], "kaichi")`. Seurat turns `_` into `-` in
+#'     \item{Seurat, both}{Model, params, version, fits and screen are in `Misc(x[["CRISPR"]], "kaichi")`. Seurat turns `_` into `-` in
 #'       the names of features; calls carry Seurat's names. Choose cells with
 #'       `subset(x, subset = n_guides_detected == 1)`; Seurat 5 wants the `subset =`.}
 #'   }
@@ -114,7 +123,7 @@
 #'   `assign_guides("guides.h5ad", output = "calls.h5ad")` writes the calls to a file that anndata and kaichi for Python read, and
 #'   does not hold them in memory: the counts are read twice, a block of cells at a time, so that a file larger than memory will
 #'   do. The calls are those without `output`, bit for bit. In blocks work the models umi, max, ratio, gauss and poisson_gauss, by
-#'   `min_confidence` or `fdr`, without `batch` or `BPPARAM`, for an `.h5ad` whose counts are compressed by cells (`csr_matrix`);
+#'   `min_confidence`, `min_log_odds` or `fdr`, without `batch` or `BPPARAM`, for an `.h5ad` whose counts are compressed by cells (`csr_matrix`);
 #'   counts stored otherwise are read into memory, 12 bytes each. The other models look at the whole matrix: they hold counts,
 #'   scores and what the fit needs, some 50 bytes for each stored count, ambient 100, and write the same file.
 #'
@@ -129,7 +138,8 @@
 #'     \item{obs}{The columns of `$cells`; `guide_identity`, the same as `guide_id`; and those of the input that anndata 0.8 or later
 #'       wrote. Ours take the place of columns of the same name.}
 #'     \item{var}{The columns of `$fits`, those of the guide table, and those of the input. Fits per batch are in `uns/kaichi/fits` instead.}
-#'     \item{uns/kaichi}{`model`, `model_params` (JSON), `version`, `stage`, the threshold and `min_umi`.}
+#'     \item{uns/kaichi}{`model`, `model_params` (JSON), `version`, `stage`, the threshold and `min_umi`; and `screen`, the table
+#'       `$screen`, where there is one.}
 #'   }
 #' @section Errors:
 #'   Every error has the class `kaichi_error` and one of `kaichi_error_file`, `_format`, `_counts`, `_names`, `_model`,
@@ -163,13 +173,13 @@
 #'   table(sce$n_guides_detected)
 #' }
 #' @export
-assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_umi = 0,
-                          guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
+assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_log_odds = NULL,
+                          min_umi = 0, guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
                           feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL,
                           output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
-  decision <- choose_rule(info, min_confidence, quantile, fdr)
+  decision <- choose_rule(info, min_confidence, quantile, fdr, min_log_odds)
   min_umi <- check_number(min_umi, "min_umi", 0, Inf)
   check_control(control)
   check_n_jobs(n_jobs)
@@ -191,7 +201,10 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
   counts <- with_guide_table(counts, guides)
   file <- shard_file(x, layer, modality, feature_type, orientation)
-  scores <- with_progress(verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file))
+  scores <- with_progress(
+    verbose, "Fitting guides",
+    score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = uses_log_odds(decision$rule))
+  )
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x
@@ -205,8 +218,12 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
 }
 
 # The one rule that decides: the user's where there is one, else the model's.
-choose_rule <- function(info, min_confidence, quantile, fdr) {
-  check_one_rule(min_confidence = !is.null(min_confidence), quantile = !is.null(quantile), fdr = !is.null(fdr))
+choose_rule <- function(info, min_confidence = NULL, quantile = NULL, fdr = NULL, min_log_odds = NULL) {
+  check_one_rule(
+    min_confidence = !is.null(min_confidence), min_log_odds = !is.null(min_log_odds), quantile = !is.null(quantile),
+    fdr = !is.null(fdr)
+  )
+  if (!is.null(min_log_odds)) return(list(rule = "min_log_odds", cut = check_min_log_odds(min_log_odds, info)))
   if (!is.null(fdr)) return(list(rule = "fdr", cut = check_fdr(fdr, info)))
   if (!is.null(quantile)) refuse_quantile(info)
   if (!is.null(min_confidence)) {
@@ -243,8 +260,8 @@ print.guide_calls <- function(x, ...) {
     "  unassigned:     ", share(none), "\n",
     "  pairs called:   ", big(nrow(x$pairs)),
     if (nrow(x$pairs) > 0L) c(", median ", format(stats::median(x$pairs$umi_count)), " UMIs"), "\n",
-    fits_line(x$fits),
-    "  $cells, $pairs, $assigned, $counts, $fits; summary() for the guides\n",
+    fits_line(x$fits, x$model),
+    "  $cells, $pairs, $assigned, $counts, $fits", if (!is.null(x$screen)) ", $screen", "; summary() for the guides\n",
     sep = ""
   )
   invisible(x)
@@ -253,6 +270,7 @@ print.guide_calls <- function(x, ...) {
 rule_words <- function(params) {
   said <- c(
     if (!is.null(params$min_confidence) && params$min_confidence > 0) paste("min_confidence", format(params$min_confidence)),
+    if (!is.null(params$min_log_odds)) paste("min_log_odds", format(params$min_log_odds)),
     if (!is.null(params$quantile)) paste("quantile", format(params$quantile)),
     if (!is.null(params$fdr)) paste0("fdr ", format(params$fdr), if (params$fdr_by == "guide") " per guide"),
     if (params$min_umi > 0) paste("min_umi", format(params$min_umi))
@@ -284,7 +302,7 @@ as.data.frame.guide_calls <- function(x, row.names = NULL, optional = FALSE, ...
 #'     \item{share_multiple}{dbl, 0 to 1. Cells with two or more called guides: several integrations, or doublets.}
 #'     \item{share_ambient}{dbl, 0 to 1. Guide UMIs that are not in called pairs: ambient, chimeric, or missed. NA without any.}
 #'     \item{single_umi_calls}{int. Calls that rest on one UMI.}
-#'     \item{model, params}{As in `object`.}
+#'     \item{screen, model, params}{As in `object`.}
 #'   }
 #' @examples
 #' summary(assign_guides(system.file("extdata", "guides.h5ad", package = "kaichi")))
@@ -327,6 +345,7 @@ summary.guide_calls <- function(object, ...) {
       share_multiple = mean(per_cell >= 2L),
       share_ambient = if (n_umis > 0) 1 - sum(object$pairs$umi_count) / n_umis else NA_real_,
       single_umi_calls = sum(object$pairs$umi_count == 1L),
+      screen = object$screen,
       model = object$model,
       params = object$params
     ),
@@ -356,6 +375,7 @@ print.summary.guide_calls <- function(x, ...) {
   if (x$single_umi_calls > 0L) {
     cat("Calls that rest on one UMI: ", big(x$single_umi_calls), "; `min_umi = 2` drops them.\n", sep = "")
   }
+  print_screen(x$screen)
   bad <- guides[match(x$worst, guides$guide_id), c("guide_id", "n_cells", "n_cells_called", "expected_precision", "warning")]
   if (nrow(bad) > 0L) {
     cat("\nGuides to look at (", nrow(bad), "):\n", sep = "")
@@ -364,4 +384,17 @@ print.summary.guide_calls <- function(x, ...) {
     if (nrow(bad) > 10L) cat("... and ", nrow(bad) - 10L, " more in $worst and $guides\n", sep = "")
   }
   invisible(x)
+}
+
+# What was learnt of the screen as a whole, a line each; columns without a value are left out.
+print_screen <- function(screen) {
+  said <- screen_words(screen)
+  if (length(said) == 0L) return(invisible())
+  cat("\nThe screen as a whole:\n", paste0("  ", format(names(said)), "  ", said, "\n"), sep = "")
+}
+
+# Named chr, the values of `screen` that are not missing; of NULL none.
+screen_words <- function(screen) {
+  known <- screen[!vapply(screen, function(value) anyNA(value), NA)]
+  vapply(known, function(value) format(value, digits = 4L, big.mark = ","), "")
 }

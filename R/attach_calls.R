@@ -12,7 +12,7 @@
 #'   `function(cell) paste0("S1_", cell)`.
 #'
 #' @return `x` with the calls, see Containers of [assign_guides()]: columns of the cells, the 0/1 matrix `assigned`, and model,
-#'   params, version, fits and the guides' own names. A SummarizedExperiment without the guides gets the columns only.
+#'   params, version, fits, screen and the guides' own names. A SummarizedExperiment without the guides gets the columns only.
 #'   For a path or a matrix, which has no place for calls, `calls`.
 #' @section How cells are matched:
 #'   The first of these that finds any cell: names as they are; names without a `-1` at the end; the nucleotides of the barcode
@@ -227,8 +227,8 @@ attached_calls <- function(x, modality = NULL) {
         cell_barcode = cells$cell_barcode[called$cell], guide_id = guides[called$guide], umi_count = called$umi,
         assignment_confidence = ifelse(first, cells$assignment_confidence[called$cell], NA_real_), stringsAsFactors = FALSE
       ),
-      assigned = assigned, counts = counts, fits = kept$provenance$fits, model = kept$provenance$model,
-      params = kept$provenance$params, version = kept$provenance$version
+      assigned = assigned, counts = counts, fits = kept$provenance$fits, screen = kept$provenance$screen,
+      model = kept$provenance$model, params = kept$provenance$params, version = kept$provenance$version
     ), kept$provenance[intersect("guides", names(kept$provenance))]),
     class = "guide_calls"
   )

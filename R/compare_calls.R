@@ -84,7 +84,7 @@ compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, cov
     given <- counts
     if (!info$uses_covariate) given["covariate"] <- list(NULL)
     scores <- score_counts(given, info, n_jobs, control)
-    decision <- choose_rule(info, NULL, NULL, NULL)
+    decision <- choose_rule(info)
     call_set(decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs), info$model, 1L)
   })
   compare_sets(stats::setNames(sets, models), NULL)

@@ -68,4 +68,6 @@ guide_columns <- function(calls, guides) {
 }
 
 # How the calls were made, kept beside them in the container.
-call_provenance <- function(calls) calls[intersect(c("model", "params", "version", "fits", "guides"), names(calls))]
+call_provenance <- function(calls) {
+  calls[intersect(c("model", "params", "version", "fits", "screen", "guides"), names(calls))]
+}

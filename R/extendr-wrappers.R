@@ -7,11 +7,12 @@ NULL
 #' @noRd
 rs_control <- function() .Call(wrap__rs_control)
 
-#' Calls: list(cells, pairs, p, i, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
+#' Calls: list(cells, pairs, p, i, log_odds, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
 #' are the pattern of the called pairs; `guides` is what the calls of each guide are worth, by column. `posterior` says that
-#' scores are probabilities, `status` how the fit of each guide ended.
+#' scores are probabilities, `status` how the fit of each guide ended. The argument `log_odds` are
+#' those of the scores, or empty; the element is NULL, or with `add_log_odds` those of the called pairs.
 #' @noRd
-rs_decide <- function(guides, cells, p, i, x, score, rule, cut, min_umi, posterior, status, n_jobs) .Call(wrap__rs_decide, guides, cells, p, i, x, score, rule, cut, min_umi, posterior, status, n_jobs)
+rs_decide <- function(guides, cells, p, i, x, score, log_odds, rule, cut, min_umi, posterior, add_log_odds, status, n_jobs) .Call(wrap__rs_decide, guides, cells, p, i, x, score, log_odds, rule, cut, min_umi, posterior, add_log_odds, status, n_jobs)
 
 #' The place of the model in the registry, 1-based, or the error that names the nearest.
 #' @noRd
@@ -42,12 +43,13 @@ rs_read <- function(path, options, n_jobs) .Call(wrap__rs_read, path, options, n
 #' @noRd
 rs_read_guide_table <- function(path) .Call(wrap__rs_read_guide_table, path)
 
-#' Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
-#' per cell. `control` is in the order of rs_control(),
+#' Scores every stored count of a guides x cells dgCMatrix: list(score, log_odds, fits, cells, screen). `log_odds` is NULL for models
+#' without posteriors, and where the argument does not ask for it; `cells` is NULL or a data.frame with one row per cell, `screen`
+#' NULL or one with one row. `control` is in the order of rs_control(),
 #' `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where
 #' all their guides are here. `n_jobs` 0 is half of the logical cores.
 #' @noRd
-rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, depth, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, covariate, depth, n_jobs)
+rs_score <- function(n_guides, p, i, x, model, control, batch, covariate, depth, log_odds, n_jobs) .Call(wrap__rs_score, n_guides, p, i, x, model, control, batch, covariate, depth, log_odds, n_jobs)
 
 #' The guides `first` to `last` (1-based) of a guides x cells dgCMatrix: list(p, i, x, depth), depth that of all guides.
 #' @noRd
@@ -74,14 +76,14 @@ rs_check_output <- function(path, input, overwrite) .Call(wrap__rs_check_output,
 #' @noRd
 rs_is_h5ad <- function(path) .Call(wrap__rs_is_h5ad, path)
 
-#' From an .h5ad to an .h5ad, by blocks of cells: list(fits, guides, worth), as of rs_score() and rs_decide(), and the names of
-#' the guides. `notes` is a named list of strings and numbers for uns/kaichi.
+#' From an .h5ad to an .h5ad, by blocks of cells: list(fits, screen, guides, worth, n_cells), as of rs_score() and rs_decide(), and the
+#' names of the guides. `notes` is a named list of strings and numbers for uns/kaichi.
 #' @noRd
 rs_stream <- function(input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs) .Call(wrap__rs_stream, input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs)
 
 #' Calls in memory to an .h5ad, or as a modality to an .h5mu. `p`, `i`, `x` and `score` (which may be empty) are those of the
-#' guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits`
-#' (NULL where they are in `var`); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
+#' guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as are `fits`
+#' (NULL where they are in `var`) and `screen` (NULL for none); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
 #' modalities, or "".
 #' @noRd
-rs_write <- function(path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits) .Call(wrap__rs_write, path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits)
+rs_write <- function(path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits, screen) .Call(wrap__rs_write, path, as_h5mu, overwrite, other, guides, cells, p, i, x, score, called_p, called_i, obs, var, notes, fits, screen)

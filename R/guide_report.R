@@ -322,6 +322,12 @@ report_methods <- function(calls) {
         if (has_posterior(info)) "; the score is the posterior probability that the cell carries the guide", "."
       )
     },
+    if (!is.null(params$min_log_odds)) {
+      paste0(
+        "Pairs with log odds of at least ", format(params$min_log_odds), " were called, ln(p / (1 - p)) of the posterior ",
+        "probability p that the cell carries the guide."
+      )
+    },
     if (!is.null(params$quantile)) paste0(
       "Of the cells with a guide, the ", format(100 * params$quantile),
       " % with the largest share of their guide UMIs were called."
@@ -362,11 +368,16 @@ report_methods <- function(calls) {
   )
   shown <- params[vapply(params, function(value) is.atomic(value) && length(value) > 0L, NA)]
   said <- paste0(names(shown), " = ", vapply(shown, function(value) paste(format(value, trim = TRUE), collapse = ", "), ""))
+  whole <- screen_words(calls$screen)
   c(
     "<section><h2>Methods</h2>", paste0("<p id=\"methods\">", html(text), "</p>"),
     "<button type=\"button\" id=\"copy\" class=\"button\">Copy the methods and references</button>",
     "<h3>References</h3><ol id=\"references\">", paste0("<li>", html(references), "</li>"), "</ol>",
     "<details><summary>Every setting</summary><p class=\"names\">", html(paste(said, collapse = "; ")), "</p></details>",
+    if (length(whole) > 0L) c(
+      "<details><summary>The screen as a whole, as the model sees it</summary><p class=\"names\">",
+      html(paste(names(whole), whole, sep = " = ", collapse = "; ")), "</p></details>"
+    ),
     paste0(
       "<p class=\"names\">Written by kaichi ", kaichi_version(), " on ", html(R.version.string), ", ",
       format(Sys.Date(), "%Y-%m-%d"), ".</p>"

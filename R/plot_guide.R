@@ -127,7 +127,8 @@ guide_picture <- function(calls, guide, batch, info) {
     bars <- rbind(bars, cbind(bins, cells = tabulate(bin_of(umi[called], bins), nrow(bins)), what = "called"))
     if (any(called)) cut <- data.frame(at = min(umi[called]) - 0.5)
   }
-  fit <- as.list(calls$fits[match(guide, calls$fits$guide_id), ])
+  # What all guides share is with the guide in calls of earlier versions.
+  fit <- c(as.list(calls$fits[match(guide, calls$fits$guide_id), ]), as.list(calls$screen))
   masses <- component_masses(calls, fit, bins, batch, row)
   curves <- do.call(rbind, lapply(names(masses), function(name) {
     # Below a hundredth of a cell the curve would only say that it goes on.

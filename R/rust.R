@@ -45,15 +45,17 @@ rust_find_model <- function(name) unwrap(rs_find_model(enc2utf8(name)))
 rust_control <- function() unwrap(rs_control())
 
 # `counts` is a guides x cells dgCMatrix, `batch` NULL or a factor (or its codes), `covariate` NULL or a number for each cell,
-# `depth` NULL where all guides of the cells are here, else their guide UMIs. Returns the score of every stored count, the fits,
-# and what was fitted to the cells (NULL for most models).
-rust_score <- function(counts, model, control, batch, covariate, n_jobs, depth = NULL) {
+# `depth` NULL where all guides of the cells are here, else their guide UMIs. Returns the score of every stored count, the log odds
+# of each (NULL unless `log_odds` asks for them and the model has posteriors), the fits, and what was learnt of the cells and of
+# the screen as a whole (both NULL for most models).
+rust_score <- function(counts, model, control, batch, covariate, n_jobs, depth = NULL, log_odds = FALSE) {
   unwrap(rs_score(
     nrow(counts), counts@p, counts@i, counts@x, model,
     as.double(unlist(control)[names(rust_control())]),
     if (is.null(batch)) integer() else as.integer(batch),
     if (is.null(covariate)) double() else covariate,
     if (is.null(depth)) double() else depth,
+    log_odds,
     jobs(n_jobs)
   ))
 }
@@ -63,12 +65,13 @@ rust_shard <- function(counts, first, last, n_jobs) {
   unwrap(rs_shard(nrow(counts), counts@p, counts@i, counts@x, first, last, jobs(n_jobs)))
 }
 
-# `rule` is "min_confidence", "quantile", "fdr" or "fdr_per_guide"; `posterior` says that scores are probabilities; `status`
-# is that of every guide's fit, or character() where fits are not per guide.
-rust_decide <- function(counts, score, rule, cut, min_umi, posterior, status, n_jobs) {
+# `rule` is "min_confidence", "min_log_odds", "quantile", "fdr" or "fdr_per_guide"; `log_odds` are those of the scores, or double()
+# where these have to do; `posterior` says that scores are probabilities, `add_log_odds` that the log odds of the called pairs are
+# returned; `status` is that of every guide's fit, or character() where fits are not per guide.
+rust_decide <- function(counts, score, log_odds, rule, cut, min_umi, posterior, add_log_odds, status, n_jobs) {
   unwrap(rs_decide(
-    rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score, rule, as.double(cut), as.double(min_umi),
-    posterior, status, jobs(n_jobs)
+    rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score, log_odds, rule, as.double(cut), as.double(min_umi),
+    posterior, add_log_odds, status, jobs(n_jobs)
   ))
 }
 
@@ -79,8 +82,8 @@ rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
 
 rust_check_output <- function(path, input, overwrite) unwrap(rs_check_output(enc2utf8(path), enc2utf8(input), overwrite))
 
-# `notes` is a named list of strings and numbers. Returns the fits, the names of the guides, what their calls are worth, and the
-# number of cells.
+# `notes` is a named list of strings and numbers. Returns the fits, what was learnt of the screen (or NULL), the names of the guides,
+# what their calls are worth, and the number of cells.
 rust_stream <- function(input, layer, output, overwrite, model, control, rule, cut, min_umi, notes, n_jobs) {
   unwrap(rs_stream(
     enc2utf8(input), layer, enc2utf8(output), overwrite, model, as.double(unlist(control)[names(rust_control())]), rule,
@@ -89,12 +92,13 @@ rust_stream <- function(input, layer, output, overwrite, model, control, rule, c
 }
 
 # `counts` and `assigned` are guides x cells dgCMatrix of the same names, `score` empty or one number for each count; `obs`,
-# `var` and `fits` (or NULL) data.frames. `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the
+# `var`, `fits` and `screen` (the last two may be NULL) data.frames. `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the
 # other modalities, or "".
-rust_write <- function(path, as_h5mu, overwrite, other, counts, score, assigned, obs, var, notes, fits) {
+rust_write <- function(path, as_h5mu, overwrite, other, counts, score, assigned, obs, var, notes, fits, screen) {
   unwrap(rs_write(
     enc2utf8(path), as_h5mu, overwrite, enc2utf8(other), rownames(counts), colnames(counts), counts@p, counts@i, counts@x, score,
-    assigned@p, assigned@i, as.list(obs), as.list(var), notes, if (!is.null(fits)) as.list(fits)
+    assigned@p, assigned@i, as.list(obs), as.list(var), notes, if (!is.null(fits)) as.list(fits),
+    if (!is.null(screen)) as.list(screen)
   ))
 }
 

@@ -7,8 +7,13 @@
 #'   \describe{
 #'     \item{posterior}{dgCMatrix, guides x cells, with the pattern of the counts. The posterior probability that the cell
 #'       carries the guide; for the model `quantiles` the guide's share of the cell's guide UMIs.}
+#'     \item{log_odds}{dgCMatrix of the same pattern: the log odds of the posterior p, ln(p / (1 - p)), which tell apart pairs
+#'       whose posterior rounds to 1. `plogis(log_odds)` is the posterior. They are finite, from -10,000 to 10,000: those two stand
+#'       for all that lies further out, and the first for pairs of guides without a fit. NULL for the model `quantiles`, which has no
+#'       posterior.}
 #'     \item{counts}{dgCMatrix, guides x cells. The UMI counts.}
 #'     \item{fits}{data.frame, one row per fit, see [assign_guides()].}
+#'     \item{screen}{NULL, or for the model `ambient` a data.frame with one row, see [assign_guides()].}
 #'     \item{cells}{NULL, or for the model `ambient` a data.frame with one row per cell: `cell_barcode` chr; `exposure` and
 #'       `capture` dbl > 0, its expected ambient UMIs and its factor on the signal; and what they come from, see below.}
 #'     \item{model}{chr. The name of the model.}
@@ -18,7 +23,7 @@
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
 #' @section Cell effects of the model `ambient`:
-#'   From `$fits` take, per guide, the `prior` \eqn{\pi}, the `ambient_share` q and the `efficiency` f, and for all guides the
+#'   From `$fits` take, per guide, the `prior` \eqn{\pi}, the `ambient_share` q and the `efficiency` f, and from `$screen` the
 #'   `ambient_size` a, `signal_size` r, `exposure_shape` s, `capture_shape` k and `hopping` h; l is the guide's share of all
 #'   UMIs of the screen, D the guide UMIs of the cell, y the count, p its posterior, b the background UMIs expected in it if the
 #'   guide is carried. From `$cells` take
@@ -30,7 +35,7 @@
 #'     \item{signal_sum, efficiency_sum}{S and F: over the counts of the cell, the sums of p (y - b) r / (r + d f) and
 #'       p f r / (r + d f), the latter with what guides without a count may hide.}
 #'     \item{capture}{d = (k + S) / (k / C + F).}
-#'     \item{empty_scale}{z: what the cell without any guide, whose weight is `empty_weight` instead of 1, changes the
+#'     \item{empty_scale}{z: what the cell without any guide, whose weight is `empty_weight` of `$screen` instead of 1, changes the
 #'       probability of any set of guides by.}
 #'   }
 #'   A count is judged by B, Q, S and F less its own terms of these sums: e and d are computed anew without them, as are
@@ -98,7 +103,9 @@ score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch =
   counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
   counts <- with_guide_table(counts, guides)
   file <- shard_file(x, layer, modality, feature_type, orientation)
-  with_progress(verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file))
+  with_progress(
+    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = has_posterior(info))
+  )
 }
 
 refuse_covariate <- function(covariate, info) {
@@ -110,21 +117,27 @@ refuse_covariate <- function(covariate, info) {
   )
 }
 
-# What guide_counts() returned -> guide_scores. `file` is where it came from, see shard_file().
-score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = NULL) {
+# What guide_counts() returned -> guide_scores. `file` is where it came from, see shard_file(). Log odds are as large as the counts:
+# without `log_odds` they are not made.
+score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = NULL, log_odds = FALSE) {
   scored <- if (is.null(BPPARAM) || !has_shards(info)) {
-    rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs)
+    rust_score(counts$counts, info$model, control, counts$batch, counts$covariate, n_jobs, log_odds = log_odds)
   } else {
-    score_shards(counts, info, n_jobs, control, BPPARAM, file)
+    score_shards(counts, info, n_jobs, control, BPPARAM, file, log_odds)
   }
-  posterior <- counts$counts
-  posterior@x <- scored$score
+  as_matrix <- function(x) {
+    matrix <- counts$counts
+    matrix@x <- x
+    matrix
+  }
   batches <- levels(counts$batch)
   scores <- structure(
     list(
-      posterior = posterior,
+      posterior = as_matrix(scored$score),
+      log_odds = if (!is.null(scored$log_odds)) as_matrix(scored$log_odds),
       counts = counts$counts,
       fits = name_fits(scored$fits, rownames(counts$counts), batches),
+      screen = scored$screen,
       cells = if (!is.null(scored$cells)) cbind(cell_barcode = colnames(counts$counts), scored$cells),
       model = info$model,
       params = score_params(control, batches, !is.null(counts$covariate)),
@@ -161,7 +174,7 @@ print.guide_scores <- function(x, ...) {
   cat(
     "<guide_scores> ", big(nrow(x$counts)), " guides x ", big(ncol(x$counts)), " cells, model ", x$model, "\n",
     "  ", big(length(x$counts@x)), " stored counts scored\n",
-    fits_line(x$fits),
+    fits_line(x$fits, x$model),
     "  Next: decide_guides(scores, ", if (x$model == "quantiles") "quantile = 0.05" else "min_confidence = 0.9", ")\n",
     sep = ""
   )
@@ -170,10 +183,10 @@ print.guide_scores <- function(x, ...) {
 
 big <- function(n) format(n, big.mark = ",", trim = TRUE)
 
-# "  fits: 84 ok, 2 gated"; nothing where all is well without a fit.
-fits_line <- function(fits) {
+# "  fits: 84 ok, 2 gated"; nothing for models without a fit.
+fits_line <- function(fits, model) {
+  if (find_model(model)$family != "mixture") return("")
   n <- table(factor(fits$status, unique(c("ok", "not_converged", "no_signal", "gated", fits$status))))
   n <- n[n > 0L]
-  if (!"log_lik" %in% names(fits)) return("")
   paste0("  fits: ", paste(big(as.vector(n)), names(n), collapse = ", "), "\n")
 }

@@ -26,7 +26,7 @@ shard_file <- function(x, layer, modality = NULL, feature_type = NULL, orientati
 }
 
 # As rust_score(), by the workers of `BPPARAM`.
-score_shards <- function(counts, info, n_jobs, control, BPPARAM, file) {
+score_shards <- function(counts, info, n_jobs, control, BPPARAM, file, log_odds = FALSE) {
   guides <- shard_guides(counts$counts, BiocParallel::bpnworkers(BPPARAM))
   shards <- lapply(guides, function(range) {
     if (is.null(file)) take_shard(counts$counts, range, info, n_jobs) else list(range = range)
@@ -37,6 +37,7 @@ score_shards <- function(counts, info, n_jobs, control, BPPARAM, file) {
     # Codes, because the levels of a factor are in the order of the locale, which is a worker's own.
     batch = if (info$uses_batch && !is.null(counts$batch)) as.integer(counts$batch),
     n_jobs = if (is.null(n_jobs)) 1L else n_jobs,
+    log_odds = log_odds,
     file = file,
     n = c(dim(counts$counts), length(counts$counts@x)),
     version = kaichi_version()
@@ -82,8 +83,10 @@ score_shard <- function(shard, task) {
         }
         shard <- take_shard(counts, shard$range, task$info, task$n_jobs)
       }
-      scored <- rust_score(shard$counts, task$info$model, task$control, task$batch, NULL, task$n_jobs, shard$depth)
-      scored[c("score", "fits")]
+      scored <- rust_score(
+        shard$counts, task$info$model, task$control, task$batch, NULL, task$n_jobs, shard$depth, task$log_odds
+      )
+      scored[c("score", "log_odds", "fits")]
     },
     kaichi_error = identity
   )
@@ -111,10 +114,13 @@ shard_guides <- function(counts, n_workers) {
 # Scores back to where the counts stand, fits below each other with the guides numbered anew.
 gather_shards <- function(scored, guides, counts) {
   score <- numeric(length(counts@x))
+  log_odds <- if (!is.null(scored[[1L]]$log_odds)) score
   for (k in seq_along(guides)) {
     range <- guides[[k]] - 1L
-    score[counts@i >= range[1L] & counts@i <= range[2L]] <- scored[[k]]$score
+    here <- counts@i >= range[1L] & counts@i <= range[2L]
+    score[here] <- scored[[k]]$score
+    if (!is.null(log_odds)) log_odds[here] <- scored[[k]]$log_odds
     scored[[k]]$fits$guide <- scored[[k]]$fits$guide + range[1L]
   }
-  list(score = score, fits = as_data_frame(do.call(Map, c(list(c), lapply(scored, `[[`, "fits")))))
+  list(score = score, log_odds = log_odds, fits = as_data_frame(do.call(Map, c(list(c), lapply(scored, `[[`, "fits")))))
 }

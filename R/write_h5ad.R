@@ -36,13 +36,14 @@ stream_guides <- function(x, layer, output, overwrite, info, control, decision, 
   )
   fits <- name_fits(done$fits, done$guides, NULL)
   if ("guide_id" %in% names(fits)) fits[names(done$worth)] <- done$worth
+  calls$screen <- done$screen
   calls_in_file(output, fits, calls, done$n_cells)
 }
 
 # What assign_guides() returns of calls that are in a file.
 calls_in_file <- function(output, fits, calls, n_cells = nrow(calls$cells)) {
   list(
-    output = output, n_cells = as.integer(n_cells), fits = fits, model = calls$model, params = calls$params,
+    output = output, n_cells = as.integer(n_cells), fits = fits, screen = calls$screen, model = calls$model, params = calls$params,
     version = calls$version
   )
 }
@@ -66,7 +67,7 @@ write_h5ad_calls <- function(calls, path, overwrite = FALSE, rna = NULL, score =
   content <- h5ad_content(calls)
   rust_write(
     path.expand(path), as_h5mu, overwrite, template, calls$counts, score, calls$assigned, content$obs, content$var,
-    content$notes, content$fits
+    content$notes, content$fits, calls$screen
   )
   invisible(path)
 }
@@ -94,7 +95,7 @@ h5ad_content <- function(calls) {
 
 # uns/kaichi, with the names of kaichi for Python.
 calls_notes <- function(calls) {
-  rules <- c("min_confidence", "quantile", "fdr", "fdr_by", "min_umi")
+  rules <- c("min_confidence", "min_log_odds", "quantile", "fdr", "fdr_by", "min_umi")
   params <- calls$params
   decided <- params[intersect(rules, names(params))]
   fitted <- params[setdiff(names(params), rules)]

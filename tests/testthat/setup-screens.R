@@ -69,7 +69,7 @@ fit_statuses <- c("ok", "gated", "no_signal", "not_converged", "fewer_components
 # All that is documented of a guide_calls, whatever the model. `counts` is the dgCMatrix that was assigned.
 expect_calls <- function(calls, counts, model) {
   expect_s3_class(calls, "guide_calls")
-  expect_named(calls, c("cells", "pairs", "assigned", "counts", "fits", "model", "params", "version"))
+  expect_named(calls, c("cells", "pairs", "assigned", "counts", "fits", "screen", "model", "params", "version"))
   expect_identical(calls$model, model)
   expect_identical(calls$version, as.character(utils::packageVersion("kaichi")))
   expect_type(calls$params, "list")
@@ -127,6 +127,7 @@ expect_calls <- function(calls, counts, model) {
   expect_true(all(calls$assigned@x == 1), label = model)
 
   expect_fits(calls$fits, counts, model)
+  expect_screen(calls$screen, calls$fits, model)
   if ("guide_id" %in% names(calls$fits)) {
     expect_identical(calls$fits$n_cells_called, tabulate(guide, nrow(counts)), label = model)
     least <- vapply(seq_len(nrow(counts)), function(g) {
@@ -143,6 +144,14 @@ expect_calls <- function(calls, counts, model) {
     }
     expect_identical(is.na(calls$fits$expected_precision), !model %in% posterior_models() | is.na(least), label = model)
   }
+}
+
+# What is learnt of the screen as a whole: nothing but by models that are fitted to all of it.
+expect_screen <- function(screen, fits, model) {
+  if (guide_models()$fitted_per[guide_models()$model == model] != "screen") return(expect_null(screen, label = model))
+  expect_identical(class(screen), "data.frame")
+  expect_identical(nrow(screen), 1L)
+  expect_length(intersect(names(screen), names(fits)), 0L)
 }
 
 expect_fits <- function(fits, counts, model) {

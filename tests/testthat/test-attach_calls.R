@@ -156,6 +156,10 @@ test_that("the calls come out of an object as they went in", {
     suppressMessages(write_calls(x, files[2L], format = "crispat"))
     expect_identical(readLines(files[2L]), readLines(files[1L]))
   }
+  # What was learnt of the whole screen, whatever its columns.
+  calls$screen <- data.frame(anything = 0.25, is_so = NA)
+  expect_identical(taken(as_sce(calls))$screen, calls$screen)
+  if (requireNamespace("SeuratObject", quietly = TRUE)) expect_identical(taken(as_seurat(calls))$screen, calls$screen)
   expect_error(taken(sce_of("a")), class = "kaichi_error")
   main <- SingleCellExperiment::SingleCellExperiment(list(counts = calls$counts), mainExpName = "guides")
   expect_error(taken(main), "has no calls", class = "kaichi_error_argument")

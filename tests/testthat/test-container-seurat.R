@@ -148,7 +148,7 @@ for (class in names(makers)) {
     expect_message(y <- assign_guides(x, model = "umi"), "assay \"GDO\"")
     expect_identical(`rownames<-`(y@meta.data[call_names], NULL), calls$cells[call_names])
     expect_identical(assigned_of(y), calls$assigned)
-    expect_identical(SeuratObject::Misc(y[["GDO"]], "kaichi"), unclass(calls)[c("model", "params", "version", "fits")])
+    expect_identical(SeuratObject::Misc(y[["GDO"]], "kaichi"), unclass(calls)[c("model", "params", "version", "fits", "screen")])
     expect_silent(named <- assign_guides(x, model = "poisson", batch = "lane", modality = "GDO"))
     expect_identical(SeuratObject::Misc(named[["GDO"]], "kaichi")$params$batches, c("a", "b"))
     # A rerun with another model leaves nothing of the first.

@@ -37,7 +37,9 @@ test_that("every model writes the file that R writes, byte for byte", {
     c(
       list(list(), list(min_umi = 3)),
       if (info$rule == "min_confidence") list(list(min_confidence = 0.6)),
-      if (info$rule == "min_confidence" && info$confidence == "posterior") list(list(fdr = 0.05)),
+      if (info$rule == "min_confidence" && info$confidence == "posterior") {
+        list(list(fdr = 0.05), list(fdr = 1e-8), list(min_log_odds = 12.5))
+      },
       if (info$rule == "quantile") list(list(quantile = 0.3)),
       if (info$uses_batch) list(list(batch = "lane"))
     )
@@ -72,6 +74,13 @@ test_that("settings, tables and the steps are those of R", {
   decide <- function(...) run("decide", "--scores", shQuote(path("scores.h5ad")), ...)
   decide("--fdr", "0.01", "--fdr-by", "guide", "--min-umi", "2", "--output", shQuote(path("cli.csv")))
   expect_identical(readLines(path("cli.csv")), readLines(path("r.csv")))
+
+  # Rates at which log odds decide, kept by the file.
+  for (rule in list(list(fdr = 1e-10), list(min_log_odds = 30))) {
+    write_calls(do.call(decide_guides, c(list(scores), rule)), path("r.csv"), overwrite = TRUE)
+    decide(paste0("--", gsub("_", "-", names(rule))), rule[[1L]], "--output", shQuote(path("cli.csv")), "--overwrite")
+    expect_identical(readLines(path("cli.csv")), readLines(path("r.csv")))
+  }
 
   # Without an output, the cells.
   text <- decide()

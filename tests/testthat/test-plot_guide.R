@@ -119,6 +119,11 @@ test_that("the curves of ambient add up to the cells", {
   curves <- curves_of(plot)
   expect_equal(sum(curves$cells), 1000, tolerance = 0.02)
   expect_equal(sum(curves$cells[curves$what == "signal"]), sum(scores$posterior["guide_03", ]), tolerance = 0.1)
+  # Scores of earlier versions have what all guides share in each row of the fits.
+  old <- scores
+  old$fits <- cbind(scores$fits, scores$screen)
+  old$screen <- NULL
+  expect_identical(curves_of(plot_guide(old, "guide_03")), curves)
   # And follow the bars, which the fit was made from.
   bars <- bars_of(plot)
   together <- tapply(curves$cells, round(curves$umi, 6), sum)

@@ -3,7 +3,9 @@ test_that("scores have the documented shape, for every two-stage model", {
   for (model in two_stage_models()) {
     scores <- score_guides(screen$counts, model, batch = screen$batch)
     expect_s3_class(scores, "guide_scores")
-    expect_named(scores, c("posterior", "counts", "fits", "cells", "model", "params", "version"))
+    expect_named(
+      scores, c("posterior", "log_odds", "counts", "fits", "screen", "cells", "model", "params", "version")
+    )
     expect_identical(scores$counts, screen$counts)
     expect_s4_class(scores$posterior, "dgCMatrix")
     expect_identical(scores$posterior@i, screen$counts@i, label = model)
@@ -11,6 +13,7 @@ test_that("scores have the documented shape, for every two-stage model", {
     expect_identical(dimnames(scores$posterior), dimnames(screen$counts))
     expect_true(all(scores$posterior@x >= 0 & scores$posterior@x <= 1), label = model)
     expect_fits(scores$fits, screen$counts, model)
+    expect_screen(scores$screen, scores$fits, model)
     expect_identical(scores$model, model)
     expect_identical(scores$version, as.character(utils::packageVersion("kaichi")))
     expect_identical(scores$params, c(unclass(model_control()), list(batches = c("a", "b", "c"), covariate = FALSE)))
@@ -38,6 +41,32 @@ test_that("one population is no signal", {
     expect_true(all(scores$fits$bic_gain <= 0 | grepl("above the background", scores$fits$note)), label = model)
     expect_true(all(scores$posterior@x == 0), label = model)
   }
+})
+
+test_that("log odds are those of the posterior, finite, and tell apart what rounds to 1", {
+  for (seed in 1:2) {
+    # Counts up to thousands, whose posteriors round to 1.
+    sim <- simulate_guides("easy", n_cells = 400, n_guides = 8, signal_mean = 10^(seed + 0.5), seed = seed)
+    lanes <- rep(c("x", "y"), 200)
+    for (model in posterior_models()) {
+      for (scores in list(score_guides(sim$counts, model), score_guides(sim$counts, model, batch = lanes))) {
+        label <- paste(model, seed)
+        expect_s4_class(scores$log_odds, "dgCMatrix")
+        expect_identical(scores$log_odds@i, sim$counts@i)
+        expect_identical(scores$log_odds@p, sim$counts@p)
+        expect_identical(dimnames(scores$log_odds), dimnames(sim$counts))
+        log_odds <- scores$log_odds@x
+        posterior <- scores$posterior@x
+        expect_true(all(is.finite(log_odds) & abs(log_odds) <= 1e4), label = label)
+        expect_lt(max(abs(stats::plogis(log_odds) - posterior)), 1e-12, label = label)
+        # The last digit of a posterior is a matter of rounding.
+        expect_gt(min(0, diff(posterior[order(log_odds)])), -1e-15, label = label)
+        # A Beta near 1 has only some nats between its components.
+        if (!startsWith(model, "beta") && any(posterior == 1)) expect_gt(length(unique(log_odds[posterior == 1])), 20L, label = label)
+      }
+    }
+  }
+  expect_null(score_guides(small_screen()$counts, "quantiles")$log_odds)
 })
 
 test_that("the score of quantiles is the share of the cell", {
@@ -144,11 +173,11 @@ test_that("a covariate that drives the ambient UMIs helps, that of other cells d
   alone <- score_guides(sim$counts, "ambient")
   told <- score_guides(sim$counts, "ambient", covariate = rna)
   misled <- score_guides(sim$counts, "ambient", covariate = rna[c(1001:3000, 1:1000)])
-  expect_true(all(is.na(alone$fits$exposure_slope)) && all(is.na(alone$fits$capture_slope)))
-  expect_equal(told$fits$exposure_slope[1L], 1, tolerance = 0.15)
+  expect_identical(c(alone$screen$exposure_slope, alone$screen$capture_slope), c(NA_real_, NA_real_))
+  expect_equal(told$screen$exposure_slope, 1, tolerance = 0.15)
   expect_gt(f1(told), f1(alone) + 0.003)
-  expect_gt(told$fits$log_lik[1L], alone$fits$log_lik[1L] + 50)
-  expect_lt(misled$fits$exposure_slope[1L], 0.1)
+  expect_gt(told$screen$log_lik, alone$screen$log_lik + 50)
+  expect_lt(misled$screen$exposure_slope, 0.1)
   expect_lt(abs(f1(misled) - f1(alone)), 0.003)
   expect_true(told$params$covariate)
 })

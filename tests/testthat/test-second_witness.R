@@ -169,7 +169,7 @@ witness_ambient <- function(scores) {
   cell <- rep(seq_len(ncol(counts)), diff(counts@p))
   y <- unname(counts@x)
   p <- scores$posterior@x
-  all <- as.list(scores$fits[1L, ])
+  all <- as.list(scores$screen)
   pi <- scores$fits$prior[guide]
   q <- scores$fits$ambient_share[guide]
   f <- scores$fits$efficiency[guide]

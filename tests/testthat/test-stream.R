@@ -27,8 +27,9 @@ expect_in_file <- function(file, calls, label) {
 }
 
 expect_done <- function(done, calls, file, label) {
-  expect_named(done, c("output", "n_cells", "fits", "model", "params", "version"))
-  expect_identical(done[c("fits", "model", "params", "version")], calls[c("fits", "model", "params", "version")], label = label)
+  same <- c("fits", "screen", "model", "params", "version")
+  expect_named(done, c("output", "n_cells", same))
+  expect_identical(done[same], calls[same], label = label)
   expect_identical(done$n_cells, nrow(calls$cells))
   expect_identical(done$output, file)
 }
@@ -47,6 +48,10 @@ test_that("every model writes the calls that it gives in memory", {
 test_that("a false discovery rate, threads, batches and settings are those of the calls in memory", {
   settings <- list(
     list(model = "poisson_gauss", fdr = 0.001),
+    list(model = "poisson_gauss", fdr = 1e-12),
+    list(model = "gauss", min_log_odds = 45),
+    list(model = "ambient", min_log_odds = -0.5),
+    list(model = "poisson", min_log_odds = 3, batch = "lane"),
     list(model = "gauss", fdr = 0.2, n_jobs = 1),
     list(model = "umi", control = model_control(umi_threshold = 3)),
     list(model = "ratio", control = model_control(min_fraction = 0.7)),

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use extendr_api::prelude::*;
 use kaichi_core::counts::{first_bad_count, GuideCounts};
-use kaichi_core::decide::{decide, set_probability, Cut, Rule};
+use kaichi_core::decide::{decide, set_probability, Cut, Evidence, Rule};
 use kaichi_core::diagnose::{diagnose, Diagnosis};
-use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::fit::{Column, Columns};
 use kaichi_core::io::{self, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
@@ -204,11 +204,13 @@ fn control_of(control: &[f64]) -> kaichi_core::Result<Control> {
         tolerance,
         gate_cells: gate_cells as usize,
         gate_count: gate_count as u32,
+        ..Control::default()
     })
 }
 
-/// Scores every stored count of a guides x cells dgCMatrix: list(score, fits, cells), `cells` NULL or a data.frame with one row
-/// per cell. `control` is in the order of rs_control(),
+/// Scores every stored count of a guides x cells dgCMatrix: list(score, log_odds, fits, cells, screen). `log_odds` is NULL for models
+/// without posteriors, and where the argument does not ask for it; `cells` is NULL or a data.frame with one row per cell, `screen`
+/// NULL or one with one row. `control` is in the order of rs_control(),
 /// `batch` has codes from 1, or is empty for one batch; `covariate` is empty for none; `depth` is that of the cells, empty where
 /// all their guides are here. `n_jobs` 0 is half of the logical cores.
 /// @noRd
@@ -224,11 +226,12 @@ fn rs_score(
     batch: &[i32],
     covariate: &[f64],
     depth: &[f64],
+    log_odds: bool,
     n_jobs: i32,
 ) -> Robj {
     guard(|| {
         let model = models::find(model)?;
-        let control = control_of(control)?;
+        let control = Control { log_odds, ..control_of(control)? };
         let batch = (!batch.is_empty()).then(|| batch.iter().map(|&code| code as u32 - 1).collect());
         let scores = watched(n_jobs, |progress| {
             let mut counts = GuideCounts::new(n_guides as usize, p, i, x, batch)?;
@@ -240,14 +243,18 @@ fn rs_score(
             }
             model.score(&counts, &control, progress)
         })?;
-        let mut fits = scores.fits;
-        let cells = std::mem::take(&mut fits.cells);
-        let cells = if cells.is_empty() {
-            Robj::from(())
-        } else {
-            data_frame(FitTable { columns: cells, ..FitTable::default() })
+        let log_odds = match scores.log_odds.is_empty() || !log_odds {
+            true => Robj::from(()),
+            false => vectors::reals(scores.log_odds),
         };
-        Ok(list!(score = vectors::reals(scores.score), fits = data_frame(fits), cells = cells).into())
+        Ok(list!(
+            score = vectors::reals(scores.score),
+            log_odds = log_odds,
+            fits = data_frame(scores.fits.columns),
+            cells = or_null(scores.cells),
+            screen = or_null(scores.screen)
+        )
+        .into())
     })
 }
 
@@ -273,9 +280,10 @@ fn rs_shard(n_guides: i32, p: &[i32], i: &[i32], x: &[f64], first: i32, last: i3
     })
 }
 
-/// Calls: list(cells, pairs, p, i, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
+/// Calls: list(cells, pairs, p, i, log_odds, guides). `cells` and `pairs` are columns of the data.frames of a guide_calls; `p` and `i`
 /// are the pattern of the called pairs; `guides` is what the calls of each guide are worth, by column. `posterior` says that
-/// scores are probabilities, `status` how the fit of each guide ended.
+/// scores are probabilities, `status` how the fit of each guide ended. The argument `log_odds` are
+/// those of the scores, or empty; the element is NULL, or with `add_log_odds` those of the called pairs.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
@@ -286,10 +294,12 @@ fn rs_decide(
     i: &[i32],
     x: &[f64],
     score: &[f64],
+    log_odds: &[f64],
     rule: &str,
     cut: f64,
     min_umi: f64,
     posterior: bool,
+    add_log_odds: bool,
     status: Vec<String>,
     n_jobs: i32,
 ) -> Robj {
@@ -299,7 +309,7 @@ fn rs_decide(
         let na = f64::na();
         let decided = watched(n_jobs, |_| {
             let counts = GuideCounts::new(n_guides, p, i, x, None)?;
-            let calls = decide(&counts, score, &Rule { cut, min_umi })?;
+            let calls = decide(&counts, Evidence { score, log_odds }, &Rule { cut, min_umi })?;
             let sets = || if posterior { set_probability(&counts, score, &calls) } else { vec![na; counts.n_cells()] };
             let (worth, sets) = rayon::join(|| diagnose(&counts, score, &calls, posterior, &status), sets);
             let mut cell_of_pair = vec![0; calls.pairs.len()];
@@ -324,6 +334,7 @@ fn rs_decide(
                 guide_of_pair,
                 count_of_pair,
                 score_of_pair,
+                log_odds_of_pair: add_log_odds.then(|| calls.pairs.par_iter().map(|&at| log_odds[at]).collect()),
                 starts: calls.indptr.par_iter().map(|&at| at as i32).collect(),
                 rows,
                 worth,
@@ -351,6 +362,7 @@ fn rs_decide(
             ),
             p = vectors::integers(decided.starts),
             i = vectors::integers(decided.rows),
+            log_odds = decided.log_odds_of_pair.map_or(Robj::from(()), vectors::reals),
             guides = columns(worth_columns(&decided.worth))
         )
         .into())
@@ -369,6 +381,7 @@ struct Decided {
     guide_of_pair: Vec<i32>,
     count_of_pair: Vec<i32>,
     score_of_pair: Vec<f64>,
+    log_odds_of_pair: Option<Vec<f64>>,
     /// Of the pattern of the called pairs.
     starts: Vec<i32>,
     rows: Vec<i32>,
@@ -473,9 +486,17 @@ fn columns(columns: Vec<(String, Column)>) -> Robj {
     list
 }
 
-fn data_frame(table: FitTable) -> Robj {
-    let n_rows = table.columns.last().map_or(0, |(_, column)| column.len());
-    let mut frame = columns(table.columns);
+/// A data.frame, or NULL where there are no columns.
+fn or_null(table: Columns) -> Robj {
+    match table.is_empty() {
+        true => Robj::from(()),
+        false => data_frame(table),
+    }
+}
+
+fn data_frame(table: Columns) -> Robj {
+    let n_rows = table.last().map_or(0, |(_, column)| column.len());
+    let mut frame = columns(table);
     let set = frame
         .set_class(["data.frame"])
         .and_then(|f| f.set_attrib(row_names_symbol(), Robj::from([i32::MIN, -(n_rows as i32)])));

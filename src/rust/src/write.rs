@@ -9,7 +9,7 @@ use kaichi_core::io::{h5ad, h5mu};
 use kaichi_core::stream::{self, worth_columns, Job};
 use kaichi_core::{models, Error};
 
-use crate::{columns, control_of, data_frame, guard, watched};
+use crate::{columns, control_of, data_frame, guard, or_null, watched};
 
 /// Whether the file is an .h5ad that can be opened.
 /// @noRd
@@ -29,8 +29,8 @@ fn rs_check_output(path: &str, input: &str, overwrite: bool) -> Robj {
     })
 }
 
-/// From an .h5ad to an .h5ad, by blocks of cells: list(fits, guides, worth), as of rs_score() and rs_decide(), and the names of
-/// the guides. `notes` is a named list of strings and numbers for uns/kaichi.
+/// From an .h5ad to an .h5ad, by blocks of cells: list(fits, screen, guides, worth, n_cells), as of rs_score() and rs_decide(), and the
+/// names of the guides. `notes` is a named list of strings and numbers for uns/kaichi.
 /// @noRd
 #[extendr]
 #[allow(clippy::too_many_arguments)]
@@ -62,7 +62,8 @@ fn rs_stream(
         };
         let done = watched(n_jobs, |progress| stream::assign(&job, progress))?;
         Ok(list!(
-            fits = data_frame(done.fits),
+            fits = data_frame(done.fits.columns),
+            screen = or_null(done.screen),
             guides = done.guides,
             worth = columns(worth_columns(&done.worth)),
             n_cells = done.n_cells as f64
@@ -72,8 +73,8 @@ fn rs_stream(
 }
 
 /// Calls in memory to an .h5ad, or as a modality to an .h5mu. `p`, `i`, `x` and `score` (which may be empty) are those of the
-/// guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as is `fits`
-/// (NULL where they are in `var`); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
+/// guides x cells counts, `called_p` and `called_i` the pattern of the calls; `obs` and `var` are lists of columns, as are `fits`
+/// (NULL where they are in `var`) and `screen` (NULL for none); `other` is for an .h5ad the one whose columns are kept, for an .h5mu the file with the other
 /// modalities, or "".
 /// @noRd
 #[extendr]
@@ -95,9 +96,10 @@ fn rs_write(
     var: List,
     notes: List,
     fits: Nullable<List>,
+    screen: Nullable<List>,
 ) -> Robj {
     guard(|| {
-        let fits: Option<List> = fits.into();
+        let (fits, screen): (Option<List>, Option<List>) = (fits.into(), screen.into());
         let notes = notes_of(&notes)?;
         let content = Content {
             cells: &cells,
@@ -107,6 +109,7 @@ fn rs_write(
                 guides: i,
                 counts: x,
                 scores: score,
+                log_odds: &[],
                 called_starts: called_p,
                 called: called_i,
             },
@@ -114,6 +117,7 @@ fn rs_write(
             var: stored(&var)?,
             notes: &notes,
             fits: fits.map(|fits| stored(&fits)).transpose()?,
+            screen: screen.map(|screen| stored(&screen)).transpose()?,
         };
         let other = (!other.is_empty()).then_some(Path::new(other));
         let write = if as_h5mu { h5mu::write } else { write::write };

@@ -57,7 +57,7 @@ fn assign() -> Command {
         .args(count_options())
         .args(settings::options(|_| true))
         .args(output_options(false))
-        .arg(fits_option())
+        .args(fits_options())
         .args(common())
 }
 
@@ -66,7 +66,8 @@ fn score() -> Command {
         .about("Fits a model once and keeps its scores, so that kaichi decide can try many thresholds")
         .after_help(format!(
             "The output has the counts in X, the score of each stored count in the layer \"scores\", the fits in var (or, per \
-             batch, in uns/kaichi/fits), and the model in uns/kaichi, as kaichi for Python keeps them.\n\n{EXIT}"
+             batch, in uns/kaichi/fits), and the model in uns/kaichi, as kaichi for Python keeps them; and, of posteriors, their log \
+             odds in the layer \"log_odds\". What a model learns of the screen as a whole is in uns/kaichi/screen.\n\n{EXIT}"
         ))
         .args(input("counts", INPUTS))
         .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
@@ -76,7 +77,7 @@ fn score() -> Command {
         .args(settings::options(keeps_scores))
         .arg(path("output", "FILE", "The .h5ad to write").short('o').required(true))
         .arg(flag("overwrite", "Replaces an output that is there"))
-        .arg(fits_option())
+        .args(fits_options())
         .args(common())
 }
 
@@ -89,7 +90,7 @@ fn decide() -> Command {
         .args(rules(true))
         .arg(guides_option())
         .args(output_options(true))
-        .arg(fits_option())
+        .args(fits_options())
         .args(common())
 }
 
@@ -201,12 +202,21 @@ fn rules(later: bool) -> Vec<Arg> {
     };
     let mut options = vec![
         numeric("min-confidence", "X", min_confidence),
+        numeric(
+            "min-log-odds",
+            "X",
+            format!(
+                "Calls have a posterior whose log odds, ln(p / (1 - p)), are at least this. Unlike --min-confidence it tells apart \
+                 posteriors that round to 1. For {}",
+                names(is_posterior)
+            ),
+        ),
         numeric("quantile", "Q", format!("Per guide, the share of the cells with it that is called, 0 to 1{quantile}")),
         numeric(
             "fdr",
             "X",
             format!(
-                "The largest set of calls whose expected share of false pairs is at most this, 0 to 1. For {}",
+                "The largest set of calls whose expected share of false pairs is at most this, 0 to 1, however small. For {}",
                 names(is_posterior)
             ),
         ),
@@ -279,8 +289,13 @@ fn guides_option() -> Arg {
     )
 }
 
-fn fits_option() -> Arg {
-    path("fits", "FILE", "CSV of the fits: parameters, a status in words, and what the calls are worth")
+fn fits_options() -> [Arg; 2] {
+    let whole = names(is_of_screen);
+    [
+        path("fits", "FILE", "CSV of the fits: parameters, a status in words, and what the calls are worth"),
+        path("screen", "FILE", "")
+            .help(format!("CSV with one row: what the model learns of the screen as a whole. For {whole}")),
+    ]
 }
 
 fn common() -> [Arg; 3] {
@@ -302,6 +317,11 @@ pub fn keeps_scores(info: &ModelInfo) -> bool {
 
 pub fn is_posterior(info: &ModelInfo) -> bool {
     info.confidence == "posterior" && keeps_scores(info)
+}
+
+/// Whether the model learns something of the screen as a whole.
+pub fn is_of_screen(info: &ModelInfo) -> bool {
+    info.unit == "screen"
 }
 
 /// The names of the models for which `which` holds.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap::{ArgMatches, Command};
 use kaichi_core::decide::{Cut, Rule};
+use kaichi_core::fit::{Column, Columns};
 use kaichi_core::io::guide_table::{self, GuideTable};
 use kaichi_core::io::{self, h5ad, inspect, GuideFile, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, Model, ModelInfo, MODELS};
@@ -12,7 +13,7 @@ use kaichi_core::{Error, Result};
 
 use crate::call_sets::{agreement, differences, read as read_call_set, Overlap};
 use crate::cellranger;
-use crate::cli::{is_posterior, DEFAULT_CUT, DEFAULT_MODEL};
+use crate::cli::{is_of_screen, is_posterior, names, DEFAULT_CUT, DEFAULT_MODEL};
 use crate::numbers::{number, option, Range};
 use crate::output::{print, Target};
 use crate::report::{Report, Unfinished};
@@ -39,10 +40,11 @@ pub fn run(command: &Command, matches: &ArgMatches) -> Result<()> {
 fn assign(matches: &ArgMatches) -> Result<()> {
     let model = chosen_model(matches)?;
     let info = model.info();
-    let control = settings::control(matches, &info)?;
+    let mut control = settings::control(matches, &info)?;
     let rule = Rule { cut: chosen_cut(matches, &info, default_cut(&info))?, min_umi: min_umi(matches)? };
     let input = source(matches, "counts")?;
     let outputs = Outputs::new(matches, &input)?;
+    outputs.check_screen(&info)?;
     let report = Report::new(matches);
     report.detail(format_args!("model {}, {} {}", info.name, rule.cut.name(), number(rule.cut.value())));
     let options = read_options(matches)?;
@@ -52,8 +54,11 @@ fn assign(matches: &ArgMatches) -> Result<()> {
             return stream_assign(matches, &input, path, model, &control, rule, &outputs, &report);
         }
     }
-    let (screen, file) = scored(matches, &input, model, &control, &report)?;
+    control.log_odds = rule.cut.uses_log_odds();
+    let (mut screen, file) = scored(matches, &input, model, &control, &report)?;
     let decision = report.watch("deciding", |_| screen.decide(rule))?;
+    // Calls are written without them, whatever the rule: half of the file would be log odds.
+    screen.log_odds = vec![];
     outputs.write(&screen, &decision, file.then_some(&input), &report)
 }
 
@@ -87,7 +92,7 @@ fn stream_assign(
     drop(unfinished);
     report.say(format_args!("wrote {}: {} cells, {} guides", output.display(), done.n_cells, done.guides.len()));
     let fits = Fits::named(done.fits, done.guides.len(), None)?;
-    outputs.write_fits(&done.guides, &fits, &fits.with_worth(&done.worth))
+    outputs.write_fits(&done.guides, &fits, &fits.with_worth(&done.worth), &done.screen)
 }
 
 fn score(matches: &ArgMatches) -> Result<()> {
@@ -99,7 +104,7 @@ fn score(matches: &ArgMatches) -> Result<()> {
             info.name
         )));
     }
-    let control = settings::control(matches, &info)?;
+    let control = Control { log_odds: true, ..settings::control(matches, &info)? };
     let input = source(matches, "counts")?;
     let overwrite = matches.get_flag("overwrite");
     let path = matches.get_one::<PathBuf>("output");
@@ -109,17 +114,19 @@ fn score(matches: &ArgMatches) -> Result<()> {
     let outputs = Outputs {
         calls: Target::Stdout,
         format: Format::H5ad,
-        fits: fits_target(matches, &[&input, &path])?,
+        fits: table_target(matches, "fits", &[&input, &path])?,
+        screen: table_target(matches, "screen", &[&input, &path])?,
         overwrite,
         rna: None,
     };
+    outputs.check_screen(&info)?;
     let report = Report::new(matches);
     let (screen, file) = scored(matches, &input, model, &control, &report)?;
     let unfinished = Unfinished::new();
     report.watch("writing", |_| screen.write_scores(&path, overwrite, file.then_some(input.as_path())))?;
     drop(unfinished);
     report.say(format_args!("wrote {}", path.display()));
-    outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.columns)
+    outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.columns, &screen.whole)
 }
 
 fn decide(matches: &ArgMatches) -> Result<()> {
@@ -136,6 +143,20 @@ fn decide(matches: &ArgMatches) -> Result<()> {
     }
     report.say(format_args!("{}, scores of {}", size(&screen.counts), screen.info.name));
     let cut = chosen_cut(matches, &screen.info, Some(Cut::MinConfidence(DEFAULT_CUT)))?;
+    outputs.check_screen(&screen.info)?;
+    if outputs.screen.is_some() && screen.whole.is_empty() {
+        return Err(Error::Format(format!(
+            "The file \"{}\" keeps nothing of the screen as a whole, so there is nothing for --screen.\n  Write it again with kaichi \
+             score, or leave --screen out.",
+            input.display()
+        )));
+    }
+    if cut.uses_log_odds() && screen.log_odds.is_empty() {
+        report.say(
+            "The file keeps no log odds: they are taken from the posteriors, so that those which round to 1 are all the same. \
+             kaichi score keeps them.",
+        );
+    }
     let decision = report.watch("deciding", |_| screen.decide(Rule { cut, min_umi }))?;
     if in_place {
         return replace(&input, &screen, &decision, &outputs, &report);
@@ -160,7 +181,7 @@ fn replace(input: &Path, screen: &Screen, decision: &Decision, outputs: &Outputs
     }
     replaced?;
     report.say(format_args!("{}\nwrote {}", summary(screen, decision), input.display()));
-    outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.with_worth(&decision.worth))
+    outputs.write_fits_of(screen, decision)
 }
 
 /// Reads and scores; also whether the input is an .h5ad, whose columns an output keeps.
@@ -188,7 +209,17 @@ fn scored(
     let batches = counts.batches();
     let fits = Fits::named(scores.fits, counts.guide_names.len(), batches.as_deref())?;
     let params = settings::as_json(control, batches.as_deref());
-    Ok((Screen { score: scores.score, fits, info, params, counts, table }, h5ad::is(input)))
+    let screen = Screen {
+        score: scores.score,
+        log_odds: scores.log_odds,
+        fits,
+        whole: scores.screen,
+        info,
+        params,
+        counts,
+        table,
+    };
+    Ok((screen, h5ad::is(input)))
 }
 
 /// The table of --guides, read before what takes long.
@@ -246,6 +277,7 @@ struct Outputs {
     calls: Target,
     format: Format,
     fits: Option<Target>,
+    screen: Option<Target>,
     overwrite: bool,
     rna: Option<PathBuf>,
 }
@@ -272,7 +304,9 @@ impl Outputs {
             }
             _ => Target::new(output, "output", overwrite, &taken)?,
         };
-        let fits = fits_target(matches, &[&taken[..], output.as_slice()].concat())?;
+        let taken = [&taken[..], output.as_slice()].concat();
+        let fits = table_target(matches, "fits", &taken)?;
+        let screen = table_target(matches, "screen", &taken)?;
         let in_file = matches!(format, Format::H5ad | Format::H5mu | Format::CellRanger);
         if in_file && !matches!(calls, Target::File(_)) {
             return Err(Error::Argument("The format needs --output, the name of what to write.".into()));
@@ -280,7 +314,7 @@ impl Outputs {
         if rna.is_some() && format != Format::H5mu {
             return Err(Error::Argument("--rna is for an --output that ends in .h5mu.".into()));
         }
-        Ok(Outputs { calls, format, fits, overwrite, rna })
+        Ok(Outputs { calls, format, fits, screen, overwrite, rna })
     }
 
     /// `template` is the .h5ad the counts come from.
@@ -294,20 +328,12 @@ impl Outputs {
                 report.watch("writing", |_| screen.write_calls(decision, path, as_h5mu, self.overwrite, other))?;
                 drop(unfinished);
                 report.say(format_args!("wrote {}", path.display()));
-                return self.write_fits(
-                    &screen.counts.guide_names,
-                    &screen.fits,
-                    &screen.fits.with_worth(&decision.worth),
-                );
+                return self.write_fits_of(screen, decision);
             }
             (Format::CellRanger, Target::File(path)) => {
                 cellranger::write(path, screen, decision)?;
                 report.say(format_args!("wrote {}", path.display()));
-                return self.write_fits(
-                    &screen.counts.guide_names,
-                    &screen.fits,
-                    &screen.fits.with_worth(&decision.worth),
-                );
+                return self.write_fits_of(screen, decision);
             }
             (Format::Pairs, _) => Box::new(|out| tables::pairs(screen, decision, &tables::PAIRS, out)),
             (Format::Crispat, _) => Box::new(|out| tables::pairs(screen, decision, &tables::CRISPAT, out)),
@@ -317,19 +343,45 @@ impl Outputs {
         if let Target::File(path) | Target::Stream(path) = &self.calls {
             report.say(format_args!("wrote {}", path.display()));
         }
-        self.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.with_worth(&decision.worth))
+        self.write_fits_of(screen, decision)
     }
 
-    fn write_fits(&self, guides: &[String], fits: &Fits, columns: &[(String, kaichi_core::fit::Column)]) -> Result<()> {
-        let Some(target) = &self.fits else { return Ok(()) };
-        let writer: Writer = Box::new(|out| tables::columns(fits.per_guide.then_some(guides), columns, out));
-        target.write(&writer)
+    fn write_fits_of(&self, screen: &Screen, decision: &Decision) -> Result<()> {
+        let fits = screen.fits.with_worth(&decision.worth);
+        self.write_fits(&screen.counts.guide_names, &screen.fits, &fits, &screen.whole)
+    }
+
+    /// The tables of the fits and of the screen as a whole, where they are asked for.
+    fn write_fits(&self, guides: &[String], fits: &Fits, columns: &[(String, Column)], whole: &Columns) -> Result<()> {
+        if let Some(target) = &self.fits {
+            let writer: Writer = Box::new(|out| tables::columns(fits.per_guide.then_some(guides), columns, out));
+            target.write(&writer)?;
+        }
+        if let Some(target) = &self.screen {
+            let writer: Writer = Box::new(|out| tables::columns(None, whole, out));
+            target.write(&writer)?;
+        }
+        Ok(())
+    }
+
+    fn check_screen(&self, info: &ModelInfo) -> Result<()> {
+        if self.screen.is_none() || is_of_screen(info) {
+            return Ok(());
+        }
+        Err(Error::Argument(format!(
+            "--screen is for models that learn of the screen as a whole ({}); \"{}\" does not.",
+            names(is_of_screen),
+            info.name
+        )))
     }
 }
 
-fn fits_target(matches: &ArgMatches, taken: &[&Path]) -> Result<Option<Target>> {
-    let Some(path) = matches.get_one::<PathBuf>("fits") else { return Ok(None) };
-    Target::new(Some(path), "fits", matches.get_flag("overwrite"), taken).map(Some)
+/// The file of `--fits` or `--screen`.
+fn table_target(matches: &ArgMatches, name: &'static str, taken: &[&Path]) -> Result<Option<Target>> {
+    let Some(path) = matches.get_one::<PathBuf>(name) else { return Ok(None) };
+    let other = if name == "screen" { matches.get_one::<PathBuf>("fits") } else { None };
+    let taken: Vec<&Path> = taken.iter().copied().chain(other.map(PathBuf::as_path)).collect();
+    Target::new(Some(path), name, matches.get_flag("overwrite"), &taken).map(Some)
 }
 
 fn told_by_name(output: Option<&Path>) -> Result<Format> {
@@ -383,8 +435,9 @@ fn chosen_cut(matches: &ArgMatches, info: &ModelInfo, default: Option<Cut>) -> R
     let min_confidence = option(matches, "min-confidence", Range::SHARE)?;
     let quantile = option(matches, "quantile", Range::SHARE)?;
     let fdr = option(matches, "fdr", Range::SHARE)?;
-    if [min_confidence, quantile, fdr].into_iter().flatten().count() > 1 {
-        return Err(Error::Argument("Give one of --min-confidence, --quantile and --fdr.".into()));
+    let min_log_odds = option(matches, "min-log-odds", Range::ANY)?;
+    if [min_confidence, min_log_odds, quantile, fdr].into_iter().flatten().count() > 1 {
+        return Err(Error::Argument("Give one of --min-confidence, --min-log-odds, --quantile and --fdr.".into()));
     }
     if quantile.is_some() && !matches!(info.rule, DefaultRule::TopShare(_)) {
         return Err(Error::Argument(format!(
@@ -392,10 +445,14 @@ fn chosen_cut(matches: &ArgMatches, info: &ModelInfo, default: Option<Cut>) -> R
             if default.is_none() { "itself" } else { "--min-confidence" }
         )));
     }
-    if fdr.is_some() && !is_posterior(info) {
-        return Err(Error::Argument(format!(
-            "--fdr needs scores that are posterior probabilities; those of \"{model}\" are not."
-        )));
+    for (name, given) in [("fdr", fdr), ("min-log-odds", min_log_odds)] {
+        if given.is_some() && !is_posterior(info) {
+            return Err(Error::Argument(format!(
+                "--{name} needs scores that are posterior probabilities; those of \"{model}\" are not.\n  The models that have them \
+                 are {}.",
+                names(is_posterior)
+            )));
+        }
     }
     if min_confidence.is_some() && default.is_none() {
         let hint = match settings::own_thresholds(info)[..] {
@@ -408,7 +465,8 @@ fn chosen_cut(matches: &ArgMatches, info: &ModelInfo, default: Option<Cut>) -> R
     }
     let by_guide = matches.try_get_one::<String>("fdr-by").ok().flatten().is_some_and(|by| by == "guide");
     let fdr = fdr.map(|fdr| if by_guide { Cut::FdrPerGuide(fdr) } else { Cut::Fdr(fdr) });
-    let given = min_confidence.map(Cut::MinConfidence).or(quantile.map(Cut::TopShare)).or(fdr);
+    let min_log_odds = min_log_odds.map(Cut::MinLogOdds);
+    let given = min_confidence.map(Cut::MinConfidence).or(min_log_odds).or(quantile.map(Cut::TopShare)).or(fdr);
     // Of a model that decides by itself, every positive score is a call.
     Ok(given.or(default).unwrap_or(Cut::MinConfidence(0.0)))
 }
@@ -573,11 +631,17 @@ mod tests {
         assert_eq!(cut("quantiles", &["--min-confidence", "0.1"]), Ok(Cut::MinConfidence(0.1)));
         assert_eq!(cut("umi", &[]), Ok(Cut::MinConfidence(0.0)));
         assert_eq!(cut("gauss", &["--fdr", "0.1"]), Ok(Cut::Fdr(0.1)));
+        assert_eq!(cut("gauss", &["--min-log-odds", "-2.5"]), Ok(Cut::MinLogOdds(-2.5)));
+        for wrong in ["inf", "nan", "much"] {
+            assert!(cut("gauss", &["--min-log-odds", wrong]).unwrap_err().contains("give a number"), "{wrong}");
+        }
+        assert!(cut("gauss", &["--fdr=0.1", "--min-log-odds=3"]).unwrap_err().contains("one of"));
         assert!(cut("gauss", &["--fdr=0.1", "--min-confidence=0.5"]).unwrap_err().contains("one of"));
         assert!(cut("gauss", &["--min-confidence", "-1"]).unwrap_err().contains("from 0 to 1"));
         assert!(cut("gauss", &["--fdr", "1.5"]).is_err());
         for model in ["umi", "quantiles"] {
             assert!(cut(model, &["--fdr", "0.1"]).unwrap_err().contains("posterior"));
+            assert!(cut(model, &["--min-log-odds", "1"]).unwrap_err().contains("are poisson_gauss, poisson, "));
         }
         assert!(cut("umi", &["--min-confidence", "0.5"]).unwrap_err().contains("--umi-threshold"));
         assert!(cut("gauss", &["--quantile", "0.5"]).unwrap_err().contains("decided by --min-confidence"));

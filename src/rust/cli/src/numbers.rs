@@ -12,6 +12,7 @@ pub struct Range {
 
 impl Range {
     pub const SHARE: Range = Range { low: 0.0, high: 1.0, whole: false };
+    pub const ANY: Range = Range { low: f64::NEG_INFINITY, high: f64::INFINITY, whole: false };
     pub const UMIS: Range = Range { low: 0.0, high: f64::INFINITY, whole: false };
 
     pub fn holds(&self, x: f64) -> bool {
@@ -22,6 +23,8 @@ impl Range {
         let kind = if self.whole { "a whole number" } else { "a number" };
         if self.high.is_finite() {
             format!("{kind} from {} to {}", self.low, self.high)
+        } else if self.low.is_infinite() {
+            kind.to_owned()
         } else if self.low == f64::MIN_POSITIVE {
             format!("{kind} above 0")
         } else {

@@ -1,9 +1,9 @@
 //! Counts, scores and calls of a file in memory, and what of them goes into an .h5ad or .h5mu: what the R package writes.
 use std::path::Path;
 
-use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
+use kaichi_core::decide::{decide, set_probability, Calls, Cut, Evidence, Rule};
 use kaichi_core::diagnose::{diagnose, Diagnosis};
-use kaichi_core::fit::{Column, FitTable};
+use kaichi_core::fit::{Column, Columns, FitTable};
 use kaichi_core::io::guide_table::GuideTable;
 use kaichi_core::io::h5ad::scores::ScoresFile;
 use kaichi_core::io::h5ad::write::{self, Block, Content, Kind, Note, Stored};
@@ -17,7 +17,11 @@ use crate::cli::{is_posterior, keeps_scores};
 pub struct Screen {
     pub counts: GuideFile,
     pub score: Vec<f64>,
+    /// Of the scores, where they are posteriors and somebody asks for them. Where they are there, they are written.
+    pub log_odds: Vec<f64>,
     pub fits: Fits,
+    /// What was learnt of the screen as a whole.
+    pub whole: Columns,
     pub info: ModelInfo,
     /// JSON.
     pub params: String,
@@ -151,7 +155,9 @@ impl Screen {
         Ok(Screen {
             counts: file.counts,
             score: file.score,
+            log_odds: file.log_odds,
             fits: Fits { columns, per_guide: file.per_guide },
+            whole: file.screen,
             info: model.info(),
             params: file.params.unwrap_or_else(|| "{}".to_owned()),
             table: LibraryTable { columns: file.table, given: file.wrote_table },
@@ -186,7 +192,7 @@ impl Screen {
 
     pub fn decide(&self, rule: Rule) -> Result<Decision> {
         let counts = self.counts.guide_counts()?;
-        let calls = decide(&counts, &self.score, &rule)?;
+        let calls = decide(&counts, Evidence { score: &self.score, log_odds: &self.log_odds }, &rule)?;
         let posterior = is_posterior(&self.info);
         Ok(Decision {
             set_probability: posterior.then(|| set_probability(&counts, &self.score, &calls)),
@@ -256,6 +262,7 @@ impl Screen {
                 guides: &self.counts.guides,
                 counts: &self.counts.counts,
                 scores: if keeps_scores(&self.info) { &self.score } else { &[] },
+                log_odds: &self.log_odds,
                 called_starts,
                 called,
             },
@@ -263,6 +270,7 @@ impl Screen {
             var,
             notes,
             fits,
+            screen: (!self.whole.is_empty()).then(|| stored(self.whole.clone())),
         }
     }
 }

@@ -116,10 +116,15 @@ fn assign_is_score_then_decide() {
                 ]
                 .concat(),
             );
-            for rule in
-                [&["--min-confidence", "0.3"][..], &["--min-confidence", "0.5", "--min-umi", "3"], &["--fdr", "0.1"]]
-            {
-                if rule.contains(&"--fdr") && info.confidence != "posterior" {
+            for rule in [
+                &["--min-confidence", "0.3"][..],
+                &["--min-confidence", "0.5", "--min-umi", "3"],
+                &["--fdr", "0.1"],
+                &["--fdr", "1e-8"],
+                &["--min-log-odds", "2.5"],
+            ] {
+                let by_posterior = rule.contains(&"--fdr") || rule.contains(&"--min-log-odds");
+                if by_posterior && info.confidence != "posterior" {
                     continue;
                 }
                 let (a, b) = (file("a.csv"), file("b.csv"));
@@ -155,6 +160,75 @@ fn decide_reads_the_output_of_assign_and_can_replace_it() {
         assert!(table.contains("1.0000") && table.contains(" 0 some the same, 0 none."), "{table}");
         fs::remove_file(pairs).unwrap();
     }
+}
+
+/// A file with log odds is decided by them, one without by its posteriors, which is said; calls in the place of scores keep them.
+#[cfg(unix)]
+#[test]
+fn log_odds_are_kept_by_score_and_missed_in_other_files() {
+    let folder = folder("log_odds");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let (input, scores, calls) = (file("in.h5ad"), file("scores.h5ad"), file("calls.h5ad"));
+    write_screen(Path::new(&input), 800, 8);
+    let has_log_odds = |path: &str| fs::read(path).unwrap().windows(8).any(|bytes| bytes == b"log_odds");
+    stdout(&["assign", &input, "--model", "gauss", "--output", &calls]);
+    stdout(&["score", &input, "--model", "gauss", "--output", &scores]);
+    assert!(has_log_odds(&scores) && !has_log_odds(&calls));
+    let decide = |path: &str, rule: &[&str]| {
+        let output = kaichi(&[&["decide", path], rule].concat());
+        assert!(output.status.success());
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for rule in [["--min-log-odds", "1"], ["--fdr", "0.05"], ["--min-confidence", "1"]] {
+        let (of_scores, of_calls) = (decide(&scores, &rule), decide(&calls, &rule));
+        assert_eq!(of_scores.0, of_calls.0, "{rule:?}");
+        assert!(!of_scores.1.contains("keeps no log odds"));
+        assert_eq!(of_calls.1.contains("keeps no log odds"), rule[0] != "--min-confidence", "{rule:?}");
+    }
+    // Posteriors that round to 1 are the same without log odds, and are not with them.
+    let strict = ["--min-log-odds", "60"];
+    let assigned = stdout(&[&["assign", &input, "--model", "gauss"], &strict[..]].concat());
+    assert_eq!(decide(&scores, &strict).0, assigned);
+    assert_ne!(decide(&calls, &strict).0, assigned);
+    stdout(&["decide", &scores, "--in-place"]);
+    assert!(has_log_odds(&scores));
+    assert_eq!(decide(&scores, &strict).0, assigned);
+}
+
+/// What a model learns of the whole screen is a table of its own, through files too.
+#[test]
+fn the_screen_as_a_whole_has_its_own_table() {
+    let Some(path) = fixture("anndata-0.12.19-csr.h5ad") else { return };
+    let folder = folder("whole_screen");
+    let file = |name: &str| folder.join(name).display().to_string();
+    let read = |name: &str| fs::read_to_string(file(name)).unwrap();
+    let tables = |fits: &str, screen: &str| {
+        ["--fits".to_owned(), file(fits), "--screen".to_owned(), file(screen), "--overwrite".to_owned()]
+    };
+    let with = |words: &[&str], tables: [String; 5]| {
+        stdout(&[words, &tables.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+    };
+    with(&["assign", &path, "--model", "ambient"], tables("fits.csv", "screen.csv"));
+    let (fits, screen) = (read("fits.csv"), read("screen.csv"));
+    assert_eq!(screen.lines().count(), 2);
+    let shared: Vec<&str> = screen.lines().next().unwrap().split(',').collect();
+    assert!(shared.contains(&"ambient_size") && shared.contains(&"converged"), "{shared:?}");
+    let own: Vec<&str> = fits.lines().next().unwrap().split(',').collect();
+    assert!(own.contains(&"efficiency") && !own.iter().any(|name| shared.contains(name)), "{own:?}");
+    let (scores, calls) = (file("scores.h5ad"), file("calls.h5ad"));
+    with(&["score", &path, "--model", "ambient", "--output", &scores], tables("a.csv", "b.csv"));
+    assert_eq!(read("b.csv"), screen);
+    with(&["decide", &scores, "--min-confidence=0.5", "--output", &calls], tables("c.csv", "d.csv"));
+    assert_eq!((read("c.csv"), read("d.csv")), (fits, screen.clone()));
+    with(&["decide", &calls], tables("e.csv", "f.csv"));
+    assert_eq!(read("f.csv"), screen);
+
+    let none = file("none.csv");
+    let (code, said) = refused(&["assign", &path, "--model", "gauss", "--screen", &none]);
+    assert!(code == 2 && said.contains("(ambient)") && said.contains("\"gauss\" does not"), "{said}");
+    let (code, said) = refused(&["assign", &path, "--model", "ambient", "--screen", &none, "--fits", &none]);
+    assert!(code == 2 && said.contains("another output"), "{said}");
+    assert!(!entries(&folder).contains(&"none.csv".to_owned()));
 }
 
 #[test]
@@ -386,6 +460,7 @@ fn write_screen(path: &Path, n_cells: usize, n_guides: usize) {
             guides: &made.guide,
             counts: &made.count,
             scores: &[],
+            log_odds: &[],
             called_starts: &[],
             called: &[],
         },
@@ -393,6 +468,7 @@ fn write_screen(path: &Path, n_cells: usize, n_guides: usize) {
         var: vec![],
         notes: &[],
         fits: None,
+        screen: None,
     };
     // A command that another test starts meanwhile inherits HDF5's handle and its lock: the copy has neither.
     let locked = path.with_extension("locked");

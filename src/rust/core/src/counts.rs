@@ -207,11 +207,11 @@ impl<'a> GuideCounts<'a> {
         self.largest(cell).and_then(|(top, is_alone)| is_alone.then_some(top))
     }
 
-    /// Scores that are 0 but for one count of a cell: `of_cell` says where that stands, and its score.
-    pub fn one_of_each_cell(&self, of_cell: impl Fn(usize) -> Option<(usize, f64)> + Sync) -> Vec<f64> {
+    /// Values of the stored counts that are `none` but for one count of a cell: `of_cell` says where that stands, and its value.
+    pub fn one_of_each_cell(&self, none: f64, of_cell: impl Fn(usize) -> Option<(usize, f64)> + Sync) -> Vec<f64> {
         let blocks = self.blocks();
         let places = |cells: &Range<usize>| self.indptr[cells.start] as usize..self.indptr[cells.end] as usize;
-        let mut scores = vec![0.0; self.n_counts()];
+        let mut scores = vec![none; self.n_counts()];
         let pieces = pieces(&mut scores, blocks.iter().map(|cells| places(cells).len()));
         pieces.into_par_iter().zip(blocks).for_each(|(piece, cells)| {
             let first = places(&cells).start;
@@ -298,9 +298,9 @@ impl GuideMajor {
         self.parts.iter().map(|part| part.guide(guide).len()).sum()
     }
 
-    /// Values of the stored counts of each guide, 0 where it has none, in cell-major order.
-    pub fn in_cell_order(&self, values: &[Option<Vec<f64>>]) -> Vec<f64> {
-        let mut ordered = vec![0.0; self.parts.iter().map(|part| part.entries.len()).sum()];
+    /// Values of the stored counts of each guide, `none` where it has none, in cell-major order.
+    pub fn in_cell_order(&self, none: f64, values: &[Option<Vec<f64>>]) -> Vec<f64> {
+        let mut ordered = vec![none; self.parts.iter().map(|part| part.entries.len()).sum()];
         let pieces = pieces(&mut ordered, self.parts.iter().map(|part| part.entries.len()));
         pieces.into_par_iter().zip(&self.parts).enumerate().for_each(|(at, (piece, part))| {
             let before = &self.parts[..at];
@@ -471,7 +471,7 @@ mod tests {
                         (guide != 3).then(|| places.collect::<Vec<f64>>())
                     })
                     .collect();
-                let ordered = by_guide.in_cell_order(&values);
+                let ordered = by_guide.in_cell_order(0.0, &values);
                 let place = |at: usize| if i[at] == 3 { 0.0 } else { at as f64 };
                 assert!(ordered.iter().enumerate().all(|(at, &value)| value == place(at)));
                 assert_eq!(n, counts.cells_per_guide());

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use crate::counts::{pieces, Entry, GuideCounts, BLOCK};
+use crate::models::{plogis, Scores};
 use crate::{Error, Result};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,9 +17,12 @@ pub struct Rule {
 pub enum Cut {
     /// Every positive score of at least this.
     MinConfidence(f64),
+    /// Scores are posteriors: every positive one whose log odds are at least this.
+    MinLogOdds(f64),
     /// Per guide, the floor(share * n) best of its n stored scores; ties go to more UMIs, then to the earlier cell.
     TopShare(f64),
-    /// Scores are posteriors: the largest set of best scores whose mean of 1 - score is at most this.
+    /// Scores are posteriors: the largest set of best scores whose mean of 1 - score is at most this. Ranked and summed by log
+    /// odds, where these are kept: scores that round to 1 are not equal.
     Fdr(f64),
     /// The same for each guide.
     FdrPerGuide(f64),
@@ -29,6 +33,7 @@ impl Cut {
     pub fn new(name: &str, value: f64) -> Option<Self> {
         match name {
             "min_confidence" => Some(Cut::MinConfidence(value)),
+            "min_log_odds" => Some(Cut::MinLogOdds(value)),
             "quantile" => Some(Cut::TopShare(value)),
             "fdr" => Some(Cut::Fdr(value)),
             "fdr_per_guide" => Some(Cut::FdrPerGuide(value)),
@@ -39,6 +44,7 @@ impl Cut {
     pub fn name(&self) -> &'static str {
         match self {
             Cut::MinConfidence(_) => "min_confidence",
+            Cut::MinLogOdds(_) => "min_log_odds",
             Cut::TopShare(_) => "quantile",
             Cut::Fdr(_) => "fdr",
             Cut::FdrPerGuide(_) => "fdr_per_guide",
@@ -47,15 +53,28 @@ impl Cut {
 
     pub fn value(&self) -> f64 {
         match *self {
-            Cut::MinConfidence(value) | Cut::TopShare(value) | Cut::Fdr(value) | Cut::FdrPerGuide(value) => value,
+            Cut::MinConfidence(value)
+            | Cut::MinLogOdds(value)
+            | Cut::TopShare(value)
+            | Cut::Fdr(value)
+            | Cut::FdrPerGuide(value) => value,
         }
+    }
+
+    /// Whether it is decided by the log odds of the posteriors, which tell apart what rounds to 1.
+    pub fn uses_log_odds(&self) -> bool {
+        matches!(self, Cut::MinLogOdds(_) | Cut::Fdr(_) | Cut::FdrPerGuide(_))
     }
 }
 
 impl Rule {
     pub fn check(&self) -> Result<()> {
         let value = self.cut.value();
-        if !(0.0..=1.0).contains(&value) {
+        if let Cut::MinLogOdds(_) = self.cut {
+            if !value.is_finite() {
+                return Err(Error::Argument(format!("`min_log_odds` is {value}; it must be a finite number.")));
+            }
+        } else if !(0.0..=1.0).contains(&value) {
             return Err(Error::Argument(format!("`{}` is {value}; it must lie from 0 to 1.", self.cut.name())));
         }
         if self.min_umi.is_nan() || self.min_umi < 0.0 {
@@ -65,6 +84,61 @@ impl Rule {
             )));
         }
         Ok(())
+    }
+}
+
+/// What is decided on: the score of each stored count and, for posteriors, its log odds; empty where those are not kept. Then
+/// they are taken from the scores, of which those that round to 1 are all the same.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    pub score: &'a [f64],
+    pub log_odds: &'a [f64],
+}
+
+impl<'a> From<&'a [f64]> for Evidence<'a> {
+    fn from(score: &'a [f64]) -> Self {
+        Evidence { score, log_odds: &[] }
+    }
+}
+
+impl<'a> From<&'a Vec<f64>> for Evidence<'a> {
+    fn from(score: &'a Vec<f64>) -> Self {
+        Evidence { score, log_odds: &[] }
+    }
+}
+
+impl<'a> From<&'a Scores> for Evidence<'a> {
+    fn from(scores: &'a Scores) -> Self {
+        Evidence { score: &scores.score, log_odds: &scores.log_odds }
+    }
+}
+
+impl Evidence<'_> {
+    /// Log odds; infinite where they are taken from a score of 0 or 1.
+    fn log_odds(&self, at: usize) -> f64 {
+        match self.log_odds.get(at) {
+            Some(&log_odds) => log_odds,
+            None => self.score[at].ln() - (-self.score[at]).ln_1p(),
+        }
+    }
+
+    /// What pairs are ranked by for a false discovery rate.
+    fn rank(&self, at: usize) -> f64 {
+        self.log_odds.get(at).copied().unwrap_or(self.score[at])
+    }
+
+    /// The probability that the guide is not carried.
+    fn false_share(&self, at: usize) -> f64 {
+        false_share(self.rank(at), !self.log_odds.is_empty())
+    }
+}
+
+/// One less the posterior, by what pairs are ranked by: log odds, or the posterior itself.
+pub fn false_share(rank: f64, is_log_odds: bool) -> f64 {
+    if is_log_odds {
+        plogis(-rank)
+    } else {
+        1.0 - rank
     }
 }
 
@@ -79,18 +153,23 @@ pub struct Calls {
     pub best: Vec<Option<usize>>,
 }
 
-pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls> {
+pub fn decide<'a>(counts: &GuideCounts, evidence: impl Into<Evidence<'a>>, rule: &Rule) -> Result<Calls> {
     rule.check()?;
+    let evidence = evidence.into();
+    let scores = evidence.score;
     if scores.len() != counts.n_counts() {
         return Err(Error::Internal(format!("{} scores for {} counts", scores.len(), counts.n_counts())));
     }
+    if !evidence.log_odds.is_empty() && evidence.log_odds.len() != scores.len() {
+        return Err(Error::Internal(format!("{} log odds for {} scores", evidence.log_odds.len(), scores.len())));
+    }
     let y = counts.counts();
     let called: Option<Vec<bool>> = match rule.cut {
-        Cut::MinConfidence(_) => None,
+        Cut::MinConfidence(_) | Cut::MinLogOdds(_) => None,
         Cut::TopShare(share) => Some(top_share(counts, scores, share)),
         Cut::Fdr(fdr) => {
             let all = (0..scores.len() as u32).into_par_iter().filter(|&at| can_be_called(counts, scores, rule, at));
-            Some(flags(scores.len(), [called_at_fdr(scores, all.collect(), fdr)]))
+            Some(flags(scores.len(), [called_at_fdr(evidence, all.collect(), fdr)]))
         }
         Cut::FdrPerGuide(fdr) => {
             let by_guide = counts.by_guide();
@@ -98,7 +177,7 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
                 .into_par_iter()
                 .map(|guide| {
                     let places = by_guide.guide(guide).map(|entry| entry.position);
-                    called_at_fdr(scores, places.filter(|&at| can_be_called(counts, scores, rule, at)).collect(), fdr)
+                    called_at_fdr(evidence, places.filter(|&at| can_be_called(counts, scores, rule, at)).collect(), fdr)
                 })
                 .collect();
             Some(flags(scores.len(), called))
@@ -107,6 +186,7 @@ pub fn decide(counts: &GuideCounts, scores: &[f64], rule: &Rule) -> Result<Calls
     let is_called = |at: usize| {
         let passes = match (&called, rule.cut) {
             (Some(called), _) => called[at],
+            (None, Cut::MinLogOdds(least)) => scores[at] > 0.0 && evidence.log_odds(at) >= least,
             (None, cut) => scores[at] > 0.0 && scores[at] >= cut.value(),
         };
         passes && y[at] >= rule.min_umi
@@ -161,23 +241,31 @@ fn can_be_called(counts: &GuideCounts, scores: &[f64], rule: &Rule, at: u32) -> 
     scores[at as usize] > 0.0 && counts.counts()[at as usize] >= rule.min_umi
 }
 
-/// Which of the candidates are called. Equal scores are taken or left together, so that the calls do not depend on the order
+/// Which of the candidates are called. Equal ones are taken or left together, so that the calls do not depend on the order
 /// of cells or guides.
-fn called_at_fdr(scores: &[f64], mut candidates: Vec<u32>, fdr: f64) -> Vec<u32> {
-    let score = |at: u32| scores[at as usize];
-    candidates.par_sort_unstable_by(|&a, &b| score(b).total_cmp(&score(a)));
-    let (mut n, mut expected_false) = (0, 0.0);
-    // The mean of 1 - score only grows, so the first group that is too much ends it.
-    for ties in candidates.chunk_by(|&a, &b| score(a) == score(b)) {
-        expected_false += ties.len() as f64 * (1.0 - score(ties[0]));
-        // 1 - 0.7 is more than 0.3 in binary.
-        if expected_false > fdr * (n + ties.len()) as f64 * (1.0 + 1e-12) {
-            break;
-        }
-        n += ties.len();
-    }
+fn called_at_fdr(evidence: Evidence, mut candidates: Vec<u32>, fdr: f64) -> Vec<u32> {
+    let rank = |at: u32| evidence.rank(at as usize);
+    candidates.par_sort_unstable_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+    let groups = candidates.chunk_by(|&a, &b| rank(a) == rank(b));
+    let n = at_most_false(fdr, groups.map(|ties| (ties.len(), evidence.false_share(ties[0] as usize))));
     candidates.truncate(n);
     candidates
+}
+
+/// How many pairs are called: groups of equal ones, the best first, each with its number and the probability that one of it
+/// is false.
+pub fn at_most_false(fdr: f64, groups: impl Iterator<Item = (usize, f64)>) -> usize {
+    let (mut n, mut expected_false) = (0, 0.0);
+    // The mean only grows, so the first group that is too much ends it.
+    for (tied, false_share) in groups {
+        expected_false += tied as f64 * false_share;
+        // 1 - 0.7 is more than 0.3 in binary.
+        if expected_false > fdr * (n + tied) as f64 * (1.0 + 1e-12) {
+            break;
+        }
+        n += tied;
+    }
+    n
 }
 
 fn top_share(counts: &GuideCounts, scores: &[f64], share: f64) -> Vec<bool> {
@@ -217,6 +305,41 @@ mod tests {
     const P: [i32; 5] = [0, 2, 4, 4, 6];
     const I: [i32; 6] = [0, 1, 0, 2, 1, 2];
     const X: [f64; 6] = [9.0, 9.0, 1.0, 4.0, 7.0, 8.0];
+
+    #[test]
+    fn log_odds_tell_apart_what_rounds_to_one() {
+        let counts = GuideCounts::new(3, &P, &I, &X, None).unwrap();
+        // Posteriors of 1 but for the last, which is 0 whatever its log odds.
+        let (score, log_odds) = ([1.0, 1.0, 1.0, 1.0, 1.0, 0.0], [40.0, 250.0, 38.0, 50.0, 40.0, 60.0]);
+        assert!(log_odds.iter().all(|&l| plogis(l) == 1.0));
+        let evidence = Evidence { score: &score, log_odds: &log_odds };
+        let of = |cut| decide(&counts, evidence, &Rule { cut, min_umi: 0.0 }).unwrap().pairs;
+        assert_eq!(of(Cut::MinLogOdds(45.0)), [1, 3]);
+        assert_eq!(of(Cut::MinLogOdds(40.0)), [0, 1, 3, 4]);
+        assert_eq!(of(Cut::MinLogOdds(-1e9)), [0, 1, 2, 3, 4]);
+        assert_eq!(of(Cut::MinConfidence(1.0)), [0, 1, 2, 3, 4]);
+        let q = |l: f64| (-l).exp();
+        assert_eq!(of(Cut::Fdr(0.0)), [0usize; 0]);
+        assert_eq!(of(Cut::Fdr(q(249.0))), [1]);
+        assert_eq!(of(Cut::Fdr(q(51.0))), [1]);
+        assert_eq!(of(Cut::Fdr(q(50.0))), [1, 3]);
+        // Two of 40 are taken or left together.
+        assert_eq!(of(Cut::Fdr(0.49 * q(40.0))), [1, 3]);
+        assert_eq!(of(Cut::Fdr(0.51 * q(40.0))), [0, 1, 3, 4]);
+        assert_eq!(of(Cut::Fdr(1e-8)), [0, 1, 2, 3, 4]);
+        // Guide 0: 40 and 38; guide 1: 250 and 40; guide 2: 50 and none.
+        assert_eq!(of(Cut::FdrPerGuide(0.6 * q(40.0))), [1, 3, 4]);
+        assert_eq!(of(Cut::FdrPerGuide(1.1 * q(40.0))), [0, 1, 3, 4]);
+    }
+
+    #[test]
+    fn without_log_odds_they_are_those_of_the_posterior() {
+        let scores = [1.0, 0.7, 0.4, 0.9, 0.7, 0.0];
+        let even = calls(&scores, Cut::MinLogOdds(0.0), 0.0).pairs;
+        assert_eq!(even, calls(&scores, Cut::MinConfidence(0.5), 0.0).pairs);
+        assert_eq!(calls(&scores, Cut::MinLogOdds(1e3), 0.0).pairs, [0]);
+        assert_eq!(calls(&scores, Cut::MinLogOdds(-1e3), 0.0).pairs, [0, 1, 2, 3, 4]);
+    }
 
     fn calls(scores: &[f64], cut: Cut, min_umi: f64) -> Calls {
         let counts = GuideCounts::new(3, &P, &I, &X, None).unwrap();
@@ -322,7 +445,7 @@ mod tests {
         let counts = GuideCounts::new(3, &P, &I, &X, None).unwrap();
         let scores = [0.9, 0.8, 0.3, 0.6, 1.0, 0.25];
         let of = |cut: f64, min_umi: f64| {
-            let calls = decide(&counts, &scores, &Rule { cut: Cut::MinConfidence(cut), min_umi }).unwrap();
+            let calls = decide(&counts, &scores[..], &Rule { cut: Cut::MinConfidence(cut), min_umi }).unwrap();
             set_probability(&counts, &scores, &calls)
         };
         let close = |got: Vec<f64>, expected: [f64; 4]| {
@@ -336,7 +459,9 @@ mod tests {
 
     #[test]
     fn cuts_are_found_by_their_names() {
-        for cut in [Cut::MinConfidence(0.1), Cut::TopShare(0.2), Cut::Fdr(0.3), Cut::FdrPerGuide(0.4)] {
+        for cut in
+            [Cut::MinConfidence(0.1), Cut::MinLogOdds(-2.0), Cut::TopShare(0.2), Cut::Fdr(0.3), Cut::FdrPerGuide(0.4)]
+        {
             assert_eq!(Cut::new(cut.name(), cut.value()), Some(cut));
         }
         assert_eq!(Cut::new("most", 0.5), None);
@@ -348,5 +473,9 @@ mod tests {
             assert!(Rule { cut, min_umi: 0.0 }.check().is_err());
         }
         assert!(Rule { cut: Cut::TopShare(0.5), min_umi: f64::NAN }.check().is_err());
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(Rule { cut: Cut::MinLogOdds(value), min_umi: 0.0 }.check().is_err());
+        }
+        assert!(Rule { cut: Cut::MinLogOdds(-20.0), min_umi: 0.0 }.check().is_ok());
     }
 }

@@ -25,13 +25,18 @@ impl Column {
     }
 }
 
-/// Named columns of one length. `guide` and `batch` hold 0-based codes, which the caller turns into names.
+/// Named columns of one length.
+pub type Columns = Vec<(String, Column)>;
+
+/// The table of the fits. `guide` and `batch` hold 0-based codes, which the caller turns into names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FitTable {
-    pub columns: Vec<(String, Column)>,
-    /// What was fitted to the cells, one value for each; empty for models without effects of cells.
-    pub cells: Vec<(String, Column)>,
+    pub columns: Columns,
 }
+
+/// The columns that say how well a fit went. A model with one fit for the whole screen has them in
+/// [`crate::models::Scores::screen`] instead of in every row.
+const OF_FIT: [&str; 4] = ["log_lik", "bic_gain", "iterations", "converged"];
 
 /// How a fit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +71,7 @@ pub struct FitRow {
     pub note: String,
     /// Cells with the guide (or with any guide, for fits per batch).
     pub n_cells: usize,
-    /// Parameters, in the order of the names given to [`FitTable::from_rows`]; NaN without a fit.
+    /// Parameters, in the order of the names given to [`FitTable::from_rows`]; missing ones are NaN.
     pub values: Vec<f64>,
     pub log_lik: f64,
     /// BIC of one component less BIC of the mixture: positive speaks for two populations.
@@ -95,16 +100,22 @@ impl FitTable {
         ));
         columns.push(("converged".into(), Column::Logical(rows.iter().map(|r| r.converged).collect())));
         columns.push(("note".into(), Column::Text(rows.iter().map(|r| Some(r.note.clone())).collect())));
-        Self { columns, cells: vec![] }
+        Self { columns }
+    }
+
+    /// A table for models with one fit for the whole screen: what the units have of their own, without the columns that
+    /// say how well the fit went.
+    pub fn of_units(unit: &str, names: &[String], rows: &[FitRow]) -> Self {
+        let mut table = Self::from_rows(unit, names, rows);
+        table.columns.retain(|(name, _)| !OF_FIT.contains(&name.as_str()));
+        table
     }
 
     /// A table for models without a fit: one row a unit, its number of cells.
     pub fn unfitted(unit: &str, n_cells: &[usize]) -> Self {
         let rows: Vec<FitRow> =
             n_cells.iter().enumerate().map(|(unit, &n_cells)| FitRow { unit, n_cells, ..FitRow::empty() }).collect();
-        let mut table = Self::from_rows(unit, &[], &rows);
-        table.columns.retain(|(name, _)| [unit, "status", "n_cells", "note"].contains(&name.as_str()));
-        table
+        Self::of_units(unit, &[], &rows)
     }
 
     pub fn real(&self, name: &str) -> Option<&[f64]> {

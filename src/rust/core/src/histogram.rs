@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::counts::{pieces, GuideCounts};
+use crate::models::MOST_LOG_ODDS;
 
 /// Counts below this are found by their place.
 const SMALL: usize = 256;
@@ -56,18 +57,37 @@ pub fn of_guides(counts: &GuideCounts) -> Vec<Rows> {
     all.into_par_iter().map(Histogram::rows).collect()
 }
 
-/// The score of each row of the histograms, to be asked for by guide and count.
+/// Posteriors and their log odds, of the rows of each guide's histogram; none where nothing of the guide is called.
+#[derive(Debug, Clone, Default)]
+pub struct PosteriorsOfRows {
+    pub score: Vec<Option<Vec<f64>>>,
+    pub log_odds: Vec<Option<Vec<f64>>>,
+}
+
+impl PosteriorsOfRows {
+    pub fn scores<'a>(&'a self, histograms: &'a [Rows]) -> RowScores<'a> {
+        RowScores::new(histograms, &self.score, 0.0)
+    }
+
+    pub fn log_odds<'a>(&'a self, histograms: &'a [Rows]) -> RowScores<'a> {
+        RowScores::new(histograms, &self.log_odds, -MOST_LOG_ODDS)
+    }
+}
+
+/// A value for each row of the histograms, such as its score, to be asked for by guide and count.
 pub struct RowScores<'a> {
     histograms: &'a [Rows],
     scores: &'a [Option<Vec<f64>>],
+    /// The value where a guide has none.
+    none: f64,
     /// Of small counts: where those of each guide start, and the scores by count.
     starts: Vec<usize>,
     by_count: Vec<f64>,
 }
 
 impl<'a> RowScores<'a> {
-    /// `scores` of a guide are those of its rows; none where nothing of it is called.
-    pub fn new(histograms: &'a [Rows], scores: &'a [Option<Vec<f64>>]) -> Self {
+    /// `scores` of a guide are those of its rows.
+    pub fn new(histograms: &'a [Rows], scores: &'a [Option<Vec<f64>>], none: f64) -> Self {
         let end_of_small = |rows: &Rows| {
             let n = rows.partition_point(|&(y, _)| (y as usize) < SMALL);
             rows[..n].last().map_or(0, |&(y, _)| y as usize + 1)
@@ -78,7 +98,7 @@ impl<'a> RowScores<'a> {
             *end += n;
             Some(*end)
         }));
-        let mut by_count = vec![0.0; lengths.iter().sum()];
+        let mut by_count = vec![none; lengths.iter().sum()];
         pieces(&mut by_count, lengths.into_iter()).into_par_iter().zip(histograms).zip(scores).for_each(
             |((piece, rows), scores)| {
                 for (&(y, _), &score) in rows.iter().zip(scores.iter().flatten()) {
@@ -88,7 +108,7 @@ impl<'a> RowScores<'a> {
                 }
             },
         );
-        Self { histograms, scores, starts, by_count }
+        Self { histograms, scores, none, starts, by_count }
     }
 
     fn at(&self, guide: usize, y: u32) -> f64 {
@@ -96,7 +116,7 @@ impl<'a> RowScores<'a> {
             return score;
         }
         let row = self.histograms[guide].binary_search_by_key(&y, |&(y, _)| y).ok();
-        self.scores[guide].as_ref().zip(row).map_or(0.0, |(scores, row)| scores[row])
+        self.scores[guide].as_ref().zip(row).map_or(self.none, |(scores, row)| scores[row])
     }
 
     /// The score of every stored count.
@@ -119,7 +139,8 @@ mod tests {
         let histograms = of_guides(&counts);
         assert_eq!(histograms, [vec![(3, 2), (300, 1), (70_000, 1)], vec![], vec![(1, 2), (5, 1)]]);
         let scores = [Some(vec![0.1, 0.2, 0.3]), Some(vec![]), None];
-        let of = RowScores::new(&histograms, &scores).of(&guides, &y);
-        assert_eq!(of, [0.1, 0.0, 0.2, 0.1, 0.0, 0.3, 0.0]);
+        let of = |none| RowScores::new(&histograms, &scores, none).of(&guides, &y);
+        assert_eq!(of(0.0), [0.1, 0.0, 0.2, 0.1, 0.0, 0.3, 0.0]);
+        assert_eq!(of(-9.0), [0.1, -9.0, 0.2, 0.1, -9.0, 0.3, -9.0]);
     }
 }

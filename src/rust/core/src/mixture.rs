@@ -6,8 +6,8 @@
 use crate::counts::GuideCounts;
 use crate::depth::DepthClasses;
 use crate::fit::{FitRow, FitTable, Status};
-use crate::histogram::{self, RowScores, Rows};
-use crate::models::{Control, Scores};
+use crate::histogram::{self, PosteriorsOfRows, Rows};
+use crate::models::{bounded_log_odds, Control, Scores, MOST_LOG_ODDS};
 use crate::run::Progress;
 use crate::special::{ln_sum_exp, LnSum};
 use crate::Result;
@@ -603,44 +603,66 @@ fn log_lik_of_one<M: Mixture>(m: &M, mut params: M::Params, data: &Data<M>) -> f
     last
 }
 
-impl<P> Fit<P> {
-    /// Posterior probability of the signal for each observation, which must be sorted by y where the family asks for a
-    /// monotone posterior.
-    pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, data: &Data<M>) -> Vec<f64> {
-        let last = m.components() - 1;
-        let ln_share = ln_all(&self.share);
-        let table = m.table(&self.params, &data.prepared);
-        let mut posterior: Vec<f64> = data
-            .obs
-            .iter()
-            .enumerate()
-            .map(|(i, o)| {
-                let judged = m.judged_as(&self.params, o);
-                let (density, _) = m.ln_density(&self.params, &table, &data.prepared, i, &judged);
-                let (top, _, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
-                if top.is_finite() {
-                    share[last]
-                } else {
-                    // No component can explain the value: far above everything it is signal.
-                    f64::from(u8::from(o.y > m.mean(&self.params, last)))
-                }
-            })
-            .collect();
-        if let Some(pivot) = m.monotone_around(&self.params) {
-            make_monotone(&mut posterior, data.obs.partition_point(|o| o.y <= pivot));
-        }
-        posterior
+/// Posterior probability of the signal for each observation, and its log odds.
+#[derive(Debug, Clone, Default)]
+pub struct Posterior {
+    pub score: Vec<f64>,
+    pub log_odds: Vec<f64>,
+}
+
+impl Posterior {
+    /// The same for all observations: all are signal.
+    pub fn certain(n: usize) -> Self {
+        Self { score: vec![1.0; n], log_odds: vec![MOST_LOG_ODDS; n] }
     }
 }
 
+impl<P> Fit<P> {
+    /// The posterior of the observations, which must be sorted by y where the family asks for a monotone posterior.
+    pub fn posterior<M: Mixture<Params = P>>(&self, m: &M, data: &Data<M>) -> Posterior {
+        let last = m.components() - 1;
+        let ln_share = ln_all(&self.share);
+        let table = m.table(&self.params, &data.prepared);
+        let of_observation = |(i, o): (usize, &Obs)| {
+            let judged = m.judged_as(&self.params, o);
+            let (density, _) = m.ln_density(&self.params, &table, &data.prepared, i, &judged);
+            let (top, _, share) = shares(m.components(), density, &ln_share, UNDERFLOW);
+            let score = if top.is_finite() {
+                share[last]
+            } else {
+                // No component can explain the value: far above everything it is signal.
+                f64::from(u8::from(o.y > m.mean(&self.params, last)))
+            };
+            (score, bounded_log_odds(ln_odds(last, &density, &ln_share), score))
+        };
+        let (mut score, mut log_odds): (Vec<f64>, Vec<f64>) = data.obs.iter().enumerate().map(of_observation).unzip();
+        if let Some(pivot) = m.monotone_around(&self.params) {
+            let pivot = data.obs.partition_point(|o| o.y <= pivot);
+            make_monotone(&mut score, pivot, 0.0);
+            make_monotone(&mut log_odds, pivot, -MOST_LOG_ODDS);
+        }
+        Posterior { score, log_odds }
+    }
+}
+
+/// ln of the odds of the last component against those before it. Differences of logs lose nothing where the posterior
+/// itself rounds to 0 or 1. NaN where no component explains the value.
+fn ln_odds(last: usize, density: &[f64; MOST], ln_share: &[f64; MOST]) -> f64 {
+    let joint = |k: usize| density[k] + ln_share[k];
+    let mut others = [f64::NEG_INFINITY; MOST];
+    (0..last).for_each(|k| others[k] = joint(k));
+    let others = if last == 1 { others[0] } else { ln_sum_exp(&others) };
+    joint(last) - others
+}
+
 /// Below the pivot the running minimum from the pivot down, above it the running maximum from the pivot up: two
-/// densities with different tails cross twice, and the outer crossing has no meaning for guides.
-fn make_monotone(posterior: &mut [f64], pivot: usize) {
+/// densities with different tails cross twice, and the outer crossing has no meaning for guides. `least` is the least value there can be.
+fn make_monotone(posterior: &mut [f64], pivot: usize, least: f64) {
     let (below, above) = posterior.split_at_mut(pivot);
     for i in (1..below.len()).rev() {
         below[i - 1] = below[i - 1].min(below[i]);
     }
-    let mut floor = below.last().copied().unwrap_or(0.0);
+    let mut floor = below.last().copied().unwrap_or(least);
     for value in above {
         floor = floor.max(*value);
         *value = floor;
@@ -698,33 +720,51 @@ pub fn score_per_guide<M: Mixture>(
         }
         let (obs, row_of) = classes.observations(m, entries);
         let (row, posterior) = fit_unit(m, &obs, control);
-        let scores = posterior.map(|p| row_of.iter().map(|&r| p[r as usize]).collect::<Vec<f64>>());
+        let of_counts = |of_rows: &[f64]| row_of.iter().map(|&r| of_rows[r as usize]).collect::<Vec<f64>>();
+        let scores = posterior.map(|p| (of_counts(&p.score), control.log_odds.then(|| of_counts(&p.log_odds))));
         (FitRow { unit: guide, n_cells, ..row }, scores)
     })?;
-    let (rows, scores): (Vec<FitRow>, Vec<Option<Vec<f64>>>) = fitted.into_iter().unzip();
-    Ok(Scores { score: by_guide.in_cell_order(&scores), fits: FitTable::from_rows("guide", &column_names(m), &rows) })
+    let (rows, posteriors): (Vec<FitRow>, Vec<_>) = fitted.into_iter().unzip();
+    let mut of_guides = PosteriorsOfRows::default();
+    for posterior in posteriors {
+        let (score, log_odds) = posterior.map_or((None, None), |(score, log_odds)| (Some(score), log_odds));
+        of_guides.score.push(score);
+        of_guides.log_odds.push(log_odds);
+    }
+    let score = by_guide.in_cell_order(0.0, &std::mem::take(&mut of_guides.score));
+    let log_odds = match control.log_odds {
+        true => by_guide.in_cell_order(-MOST_LOG_ODDS, &of_guides.log_odds),
+        false => vec![],
+    };
+    let fits = FitTable::from_rows("guide", &column_names(m), &rows);
+    Ok(Scores { score, log_odds, fits, ..Scores::default() })
 }
 
 /// The scores of a family without depth.
 pub fn score_counts<M: Mixture>(m: &M, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
     let histograms = histogram::of_guides(counts);
-    let (scores, fits) = score_histograms(m, &histograms, counts.n_cells(), control, progress)?;
-    Ok(Scores { score: RowScores::new(&histograms, &scores).of(counts.guides(), counts.counts()), fits })
+    let (posteriors, fits) = score_histograms(m, &histograms, counts.n_cells(), control, progress)?;
+    let score = posteriors.scores(&histograms).of(counts.guides(), counts.counts());
+    let log_odds = match control.log_odds {
+        true => posteriors.log_odds(&histograms).of(counts.guides(), counts.counts()),
+        false => vec![],
+    };
+    Ok(Scores { score, log_odds, fits, ..Scores::default() })
 }
 
-/// The scores of a family without depth, of the rows of each guide's histogram (none where nothing of it is called), and the fits.
+/// The posteriors of a family without depth, of the rows of each guide's histogram, and the fits.
 pub fn score_histograms<M: Mixture>(
     m: &M,
     histograms: &[Rows],
     n_cells: usize,
     control: &Control,
     progress: &Progress,
-) -> Result<(Vec<Option<Vec<f64>>>, FitTable)> {
+) -> Result<(PosteriorsOfRows, FitTable)> {
     let fitted = progress.map(histograms.len(), |guide| {
         let rows = &histograms[guide];
         let with_guide: usize = rows.iter().map(|&(_, n)| n as usize).sum();
         if let Some(row) = gate(with_guide, rows.last().map_or(0, |&(y, _)| y), control) {
-            return (None, FitRow { unit: guide, ..row });
+            return ((None, None), FitRow { unit: guide, ..row });
         }
         let zeros = (n_cells > with_guide).then_some((0, (n_cells - with_guide) as u32));
         let obs: Vec<Obs> = zeros
@@ -737,12 +777,15 @@ pub fn score_histograms<M: Mixture>(
             .collect();
         let (row, mut posterior) = fit_unit(m, &obs, control);
         if let (Some(posterior), Some(_)) = (&mut posterior, zeros) {
-            posterior.remove(0);
+            posterior.score.remove(0);
+            posterior.log_odds.remove(0);
         }
+        let posterior = posterior.map_or((None, None), |p| (Some(p.score), Some(p.log_odds)));
         (posterior, FitRow { unit: guide, n_cells: with_guide, ..row })
     })?;
-    let (scores, rows): (Vec<_>, Vec<_>) = fitted.into_iter().unzip();
-    Ok((scores, FitTable::from_rows("guide", &column_names(m), &rows)))
+    let (posteriors, rows): (Vec<_>, Vec<_>) = fitted.into_iter().unzip();
+    let (score, log_odds) = posteriors.into_iter().unzip();
+    Ok((PosteriorsOfRows { score, log_odds }, FitTable::from_rows("guide", &column_names(m), &rows)))
 }
 
 /// The gate of models.md: too little to fit anything.
@@ -770,7 +813,7 @@ pub fn column_names<M: Mixture>(m: &M) -> Vec<String> {
 }
 
 /// Fits one guide or batch; the posterior of each observation is missing where there is no signal.
-pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, Option<Vec<f64>>) {
+pub fn fit_unit<M: Mixture>(m: &M, obs: &[Obs], control: &Control) -> (FitRow, Option<Posterior>) {
     let data = Data::new(m, obs);
     let Some(fit) = fit(m, &data, control) else {
         let note = "all cells have the same value, so there is nothing to tell apart".to_string();
@@ -896,7 +939,7 @@ pub mod laws {
         else {
             panic!("no fit")
         };
-        for (x, y) in a.posterior(m, &data).iter().zip(b.posterior(m, &data)) {
+        for (x, y) in a.posterior(m, &data).score.iter().zip(b.posterior(m, &data).score) {
             assert!((x - y).abs() < 1e-9, "{x} {y}");
         }
     }
@@ -908,7 +951,7 @@ pub mod laws {
         let (Some(a), Some(b)) = (fit(m, &data, &control), fit_from(m, &data, &control, None)) else {
             panic!("no fit")
         };
-        for (x, y) in a.posterior(m, &data).iter().zip(b.posterior(m, &data)) {
+        for (x, y) in a.posterior(m, &data).score.iter().zip(b.posterior(m, &data).score) {
             assert!((x - y).abs() < within, "{x} {y}");
         }
     }

@@ -1,8 +1,8 @@
 //! The registry: every model is one file in `models/` and one line in [`MODELS`]. The model table of the man page, the
 //! help of the command line and the laws in `tests/every_model.rs` all derive from it.
 use crate::counts::GuideCounts;
-use crate::fit::FitTable;
-use crate::histogram::Rows;
+use crate::fit::{Columns, FitTable};
+use crate::histogram::{PosteriorsOfRows, Rows};
 use crate::run::Progress;
 use crate::{Error, Result};
 
@@ -82,6 +82,9 @@ pub struct Control {
     pub gate_cells: usize,
     /// Gate: least largest count of the guide.
     pub gate_count: u32,
+    /// Whether [`Scores::log_odds`] are needed. Not the user's to set: it follows from the rule that decides, and from
+    /// whether the scores are kept.
+    pub log_odds: bool,
 }
 
 impl Default for Control {
@@ -94,15 +97,44 @@ impl Default for Control {
             tolerance: 1e-6,
             gate_cells: 2,
             gate_count: 2,
+            log_odds: false,
         }
     }
 }
 
-/// What a model says of the data: one score for each stored count, in cell-major order, and how it got there.
-#[derive(Debug, Clone)]
+/// The log odds of a posterior that is 0 or 1 even on this scale, as where a density underflows or a guide has no fit. Log
+/// odds are kept within these bounds, so that they are always finite; exp(-745) is 0 already.
+pub const MOST_LOG_ODDS: f64 = 1e4;
+
+/// Log odds within their bounds. NaN is what two densities of 0 give, where the posterior is decided otherwise.
+pub fn bounded_log_odds(log_odds: f64, posterior: f64) -> f64 {
+    match log_odds.is_nan() {
+        true => bounded_log_odds(posterior.ln() - (-posterior).ln_1p(), posterior),
+        false => log_odds.clamp(-MOST_LOG_ODDS, MOST_LOG_ODDS),
+    }
+}
+
+/// 1 / (1 + exp(-x)), with all digits where it is small.
+pub fn plogis(x: f64) -> f64 {
+    match x < 0.0 {
+        true => x.exp() / (1.0 + x.exp()),
+        false => 1.0 / (1.0 + (-x).exp()),
+    }
+}
+
+/// What a model says of the data, and how it got there. Vectors have one value for each stored count, in cell-major order.
+#[derive(Debug, Clone, Default)]
 pub struct Scores {
     pub score: Vec<f64>,
+    /// For posteriors ln(p / (1 - p)) of each score p, finite even where p rounds to 0 or 1; see [`MOST_LOG_ODDS`]. Empty for
+    /// models without posteriors, and may be empty where [`Control::log_odds`] does not ask for them.
+    pub log_odds: Vec<f64>,
     pub fits: FitTable,
+    /// What was fitted to the cells, one value for each; empty for models without effects of cells.
+    pub cells: Columns,
+    /// What was learnt of the screen as a whole, one value in each column; empty for models that learn nothing of it.
+    /// Columns of any names, such as the bounds or the prior of a parameter, are carried to the user as they are.
+    pub screen: Columns,
 }
 
 pub trait Model: Sync {
@@ -123,7 +155,7 @@ pub trait Model: Sync {
 }
 
 /// See [`crate::mixture::score_histograms`].
-pub type ByHistogram = fn(&[Rows], usize, &Control, &Progress) -> Result<(Vec<Option<Vec<f64>>>, FitTable)>;
+pub type ByHistogram = fn(&[Rows], usize, &Control, &Progress) -> Result<(PosteriorsOfRows, FitTable)>;
 
 /// The model of that name, or an error with the nearest one.
 pub fn find(name: &str) -> Result<&'static dyn Model> {
@@ -158,6 +190,20 @@ fn edit_distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn log_odds_are_finite_and_keep_the_digits_of_small_probabilities() {
+        assert_eq!(bounded_log_odds(f64::NEG_INFINITY, 0.0), -MOST_LOG_ODDS);
+        assert_eq!(bounded_log_odds(f64::NAN, 1.0), MOST_LOG_ODDS);
+        assert_eq!(bounded_log_odds(f64::NAN, 0.5), 0.0);
+        assert_eq!(bounded_log_odds(250.0, 1.0), 250.0);
+        for x in [-700.0, -40.0, -1.0, 0.0, 1.0, 40.0, 700.0] {
+            let p = plogis(x);
+            assert!((p + plogis(-x) - 1.0).abs() < 1e-15);
+            assert!(x > 0.0 || (p.ln() - (-p).ln_1p() - x).abs() < 1e-12 * (1.0 - x), "{x}");
+        }
+        assert_eq!((plogis(-MOST_LOG_ODDS), plogis(MOST_LOG_ODDS)), (0.0, 1.0));
+    }
 
     #[test]
     fn unknown_names_get_the_nearest() {

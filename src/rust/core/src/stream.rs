@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::counts::GuideCounts;
-use crate::decide::{decide, set_probability, Calls, Cut, Rule};
+use crate::decide::{at_most_false, decide, false_share, set_probability, Calls, Cut, Evidence, Rule};
 use crate::diagnose::{Diagnosis, Sums};
-use crate::fit::{Column, FitTable};
-use crate::histogram::{Histogram, RowScores, Rows};
+use crate::fit::{Column, Columns, FitTable};
+use crate::histogram::{Histogram, PosteriorsOfRows, RowScores, Rows};
 use crate::io::h5ad::frame::{Frame, Names};
 use crate::io::h5ad::matrix::{Blocks, Matrix};
 use crate::io::h5ad::quiet::quietly;
@@ -42,6 +42,8 @@ pub struct Streamed {
     pub n_cells: usize,
     pub guides: Vec<String>,
     pub fits: FitTable,
+    /// See [`crate::models::Scores::screen`].
+    pub screen: Columns,
     pub worth: Vec<Diagnosis>,
 }
 
@@ -49,7 +51,7 @@ pub struct Streamed {
 fn by_blocks(model: &dyn Model, cut: Cut) -> bool {
     match cut {
         Cut::MinConfidence(_) => model.by_histogram().is_some() || model.by_cell(),
-        Cut::Fdr(_) => model.by_histogram().is_some(),
+        Cut::Fdr(_) | Cut::MinLogOdds(_) => model.by_histogram().is_some(),
         _ => false,
     }
 }
@@ -100,24 +102,26 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     names.check_unique()?;
 
     let mut local = job.rule;
+    let control = &Control { log_odds: job.rule.cut.uses_log_odds(), ..job.control.clone() };
     let rows: Vec<Rows> = histograms.into_iter().map(Histogram::rows).collect();
     let of_rows;
-    let (scored, fits) = match (&blocks, by_histogram) {
+    let (scored, fits, screen) = match (&blocks, by_histogram) {
         (_, Some(score)) => {
-            let (scores, fits) = score(&rows, n_cells, job.control, progress)?;
+            let (posteriors, fits) = score(&rows, n_cells, control, progress)?;
+            of_rows = posteriors;
             if let Cut::Fdr(fdr) = job.rule.cut {
-                local = at_fdr(&rows, &scores, fdr, job.rule.min_umi);
+                local = at_fdr(&rows, &of_rows, fdr, job.rule.min_umi);
             }
-            of_rows = scores;
-            (Scored::Rows(RowScores::new(&rows, &of_rows)), Some(fits))
+            let log_odds = control.log_odds.then(|| of_rows.log_odds(&rows));
+            (Scored::Rows(of_rows.scores(&rows), log_odds), Some(fits), vec![])
         }
         (Blocks::Whole(rows), None) if !in_blocks => {
             let counts = GuideCounts::new(guides.len(), &rows.indptr, &rows.guides, &rows.counts, None)?;
-            let scores = job.model.score(&counts, job.control, progress)?;
-            let calls = decide(&counts, &scores.score, &job.rule)?;
-            (Scored::All(scores.score, calls), Some(scores.fits))
+            let scores = job.model.score(&counts, control, progress)?;
+            let calls = decide(&counts, &scores, &job.rule)?;
+            (Scored::All(scores.score, calls), Some(scores.fits), scores.screen)
         }
-        _ => (Scored::Cells, None),
+        _ => (Scored::Cells, None, vec![]),
     };
 
     let info = job.model.info();
@@ -143,6 +147,7 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
         calls: true,
         called: None,
         scores: !single_stage,
+        log_odds: false,
     };
     let mut matrices = Matrices::create(&out, shape).map_err(failed)?;
     let mut sums = Sums::new(guides.len());
@@ -161,13 +166,14 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
                 let first = seen - rows.counts.len();
                 (scores[first..seen].to_vec(), part(calls, range.clone(), first))
             }
-            Scored::Rows(of_rows) => {
+            Scored::Rows(of_rows, log_odds) => {
                 let scores = of_rows.of(&rows.guides, &rows.counts);
-                let calls = decide(&counts, &scores, &local)?;
+                let log_odds = log_odds.as_ref().map_or(vec![], |of_rows| of_rows.of(&rows.guides, &rows.counts));
+                let calls = decide(&counts, Evidence { score: &scores, log_odds: &log_odds }, &local)?;
                 (scores, calls)
             }
             Scored::Cells => {
-                let scores = job.model.score(&counts, job.control, progress)?.score;
+                let scores = job.model.score(&counts, control, progress)?.score;
                 let calls = decide(&counts, &scores, &local)?;
                 (scores, calls)
             }
@@ -180,6 +186,7 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
             guides: &rows.guides,
             counts: &rows.counts,
             scores: &scores,
+            log_odds: &[],
             called_starts: &called_starts,
             called: &called,
         };
@@ -212,16 +219,16 @@ fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Resu
     };
     let index = Index::Names(var.index_name(), &guides);
     write::whole_table(&out, "var", index, guides.len(), Some(&var), in_var).map_err(failed)?;
-    write::write_uns(&out, job.notes, in_uns).map_err(failed)?;
+    write::write_uns(&out, job.notes, in_uns, stored_screen(&screen)).map_err(failed)?;
     drop((matrices, table));
     draft.close(out)?;
-    Ok(Streamed { n_cells, guides, fits, worth })
+    Ok(Streamed { n_cells, guides, fits, screen, worth })
 }
 
 /// Where the scores of a block come from.
 enum Scored<'a> {
-    /// From those of the rows of the histograms.
-    Rows(RowScores<'a>),
+    /// From those of the rows of the histograms, which may have log odds.
+    Rows(RowScores<'a>, Option<RowScores<'a>>),
     /// The model scores the block.
     Cells,
     /// All are known, and so are the calls.
@@ -239,30 +246,27 @@ fn part(calls: &Calls, cells: Range<usize>, first: usize) -> Calls {
     }
 }
 
-/// A false discovery rate over all cells as the cut it comes to: the sums of `decide`, over the same groups of equal scores.
-fn at_fdr(histograms: &[Rows], scores: &[Option<Vec<f64>>], fdr: f64, min_umi: f64) -> Rule {
-    let mut groups: Vec<(f64, usize)> = histograms
-        .iter()
-        .zip(scores)
-        .filter_map(|(rows, scores)| scores.as_ref().map(|scores| rows.iter().zip(scores)))
+/// A false discovery rate over all cells as the cut it comes to: the sums of `decide`, over the same groups of equal log odds.
+fn at_fdr(histograms: &[Rows], posteriors: &PosteriorsOfRows, fdr: f64, min_umi: f64) -> Rule {
+    let of_guides = histograms.iter().zip(&posteriors.score).zip(&posteriors.log_odds);
+    let mut groups: Vec<(f64, usize)> = of_guides
+        .filter_map(|((rows, score), log_odds)| Some(rows.iter().zip(score.as_ref()?).zip(log_odds.as_ref()?)))
         .flatten()
-        .filter(|((y, _), score)| **score > 0.0 && f64::from(*y) >= min_umi)
-        .map(|(&(_, n), &score)| (score, n as usize))
+        .filter(|((&(y, _), &score), _)| score > 0.0 && f64::from(y) >= min_umi)
+        .map(|((&(_, n), _), &log_odds)| (log_odds, n as usize))
         .collect();
     groups.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    let (mut n, mut expected_false, mut cut) = (0, 0.0, None);
-    for ties in groups.chunk_by(|a, b| a.0 == b.0) {
-        let (score, tied) = (ties[0].0, ties.iter().map(|tie| tie.1).sum::<usize>());
-        expected_false += tied as f64 * (1.0 - score);
-        if expected_false > fdr * (n + tied) as f64 * (1.0 + 1e-12) {
-            break;
-        }
-        n += tied;
-        cut = Some(score);
-    }
-    match cut {
-        Some(cut) => Rule { cut: Cut::MinConfidence(cut), min_umi },
-        None => Rule { cut: Cut::MinConfidence(1.0), min_umi: f64::INFINITY },
+    let ties: Vec<(f64, usize)> =
+        groups.chunk_by(|a, b| a.0 == b.0).map(|ties| (ties[0].0, ties.iter().map(|tie| tie.1).sum())).collect();
+    let called = at_most_false(fdr, ties.iter().map(|&(log_odds, n)| (n, false_share(log_odds, true))));
+    let mut n = 0;
+    let last = ties.iter().take_while(|tie| {
+        n += tie.1;
+        n <= called
+    });
+    match last.last() {
+        Some(&(log_odds, _)) => Rule { cut: Cut::MinLogOdds(log_odds), min_umi },
+        None => Rule { cut: Cut::MinLogOdds(0.0), min_umi: f64::INFINITY },
     }
 }
 
@@ -297,6 +301,12 @@ pub fn cell_values(counts: &GuideCounts, scores: &[f64], calls: &Calls, posterio
         columns.push(Column::Real(set_probability(counts, scores, calls)));
     }
     columns
+}
+
+/// What was learnt of the whole screen, as one row; None where that is nothing.
+pub fn stored_screen(screen: &Columns) -> Option<Vec<Stored>> {
+    let stored = |(name, column): &(String, Column)| Stored::new(name.clone(), column.clone());
+    (!screen.is_empty()).then(|| screen.iter().map(stored).collect())
 }
 
 /// What the calls of the guides are worth, as columns.

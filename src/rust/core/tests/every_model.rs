@@ -3,9 +3,10 @@ use std::collections::HashSet;
 
 use kaichi_core::counts::GuideCounts;
 use kaichi_core::decide::{decide, Cut, Rule};
-use kaichi_core::models::{Control, DefaultRule, Model, Scores, MODELS};
+use kaichi_core::models::{plogis, Control, DefaultRule, Model, Scores, MODELS, MOST_LOG_ODDS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::simulate::{simulate, Screen};
+use proptest::prelude::*;
 
 /// A guides x cells matrix that owns its parts.
 #[derive(Clone, Default)]
@@ -46,8 +47,13 @@ impl Screened {
     }
 
     fn score(&self, model: &dyn Model, threads: usize) -> Scores {
+        let control = Control { log_odds: true, ..Control::default() };
+        self.score_with(model, threads, &control)
+    }
+
+    fn score_with(&self, model: &dyn Model, threads: usize, control: &Control) -> Scores {
         let counts = self.view();
-        on_threads(threads, || model.score(&counts, &Control::default(), &Progress::default())).unwrap()
+        on_threads(threads, || model.score(&counts, control, &Progress::default())).unwrap()
     }
 }
 
@@ -55,7 +61,12 @@ fn screen(name: &str, n_cells: usize, n_guides: usize) -> Screened {
     let mut settings = Screen::named(name).unwrap();
     settings.n_cells = n_cells;
     settings.n_guides = n_guides;
-    let sim = on_threads(2, || simulate(&settings, 11, &Progress::default())).unwrap();
+    simulated(&settings, 11)
+}
+
+fn simulated(settings: &Screen, seed: u64) -> Screened {
+    let n_guides = settings.n_guides;
+    let sim = on_threads(2, || simulate(settings, seed, &Progress::default())).unwrap();
     Screened {
         n_guides,
         indptr: sim.indptr,
@@ -130,6 +141,9 @@ fn threads_do_not_change_a_bit() {
         let (one, two) = (screen.score(*model, 1), screen.score(*model, 2));
         let same = one.score.iter().zip(&two.score).all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{}", model.info().name);
+        let same = one.log_odds.iter().zip(&two.log_odds).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same && one.log_odds.len() == two.log_odds.len(), "{}", model.info().name);
+        assert_eq!(format!("{:?}", one.screen), format!("{:?}", two.screen), "{}", model.info().name);
     }
 }
 
@@ -267,7 +281,9 @@ fn degenerate_inputs_give_results() {
             let scores = screen.score(*model, 1);
             let ok = scores.score.iter().all(|&s| (0.0..=1.0).contains(&s));
             assert!(ok && scores.score.len() == screen.counts.len(), "{} on {name}", model.info().name);
-            decide(&counts, &scores.score, &rule(*model)).unwrap();
+            decide(&counts, &scores, &rule(*model)).unwrap();
+            check_log_odds(*model, screen, &scores);
+            check_screen(*model, &scores);
         }
     }
 }
@@ -280,5 +296,119 @@ fn a_cancelled_run_is_an_error_and_no_result() {
     progress.cancel();
     for model in MODELS.iter().filter(|m| m.info().family == "mixture") {
         assert!(model.score(&counts, &Control::default(), &progress).is_err(), "{}", model.info().name);
+    }
+}
+
+fn has_posterior(model: &dyn Model) -> bool {
+    model.info().confidence == "posterior"
+}
+
+/// The log odds are those of the scores, say the same of every two counts, and are finite whatever the scores round to.
+fn check_log_odds(model: &dyn Model, screen: &Screened, scores: &Scores) {
+    let name = model.info().name;
+    let n = if has_posterior(model) { screen.counts.len() } else { 0 };
+    assert_eq!(scores.log_odds.len(), n, "{name}");
+    let mut pairs: Vec<(f64, f64)> = scores.log_odds.iter().copied().zip(scores.score.iter().copied()).collect();
+    for &(log_odds, p) in &pairs {
+        assert!(log_odds.is_finite() && log_odds.abs() <= MOST_LOG_ODDS, "{name}: {log_odds}");
+        assert!((plogis(log_odds) - p).abs() <= 1e-12, "{name}: log odds {log_odds} of {p}");
+    }
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for pair in pairs.windows(2) {
+        // The last digit of a posterior is a matter of rounding.
+        assert!(pair[0].1 <= pair[1].1 + 4.0 * f64::EPSILON, "{name}: {pair:?}");
+    }
+}
+
+fn check_screen(model: &dyn Model, scores: &Scores) {
+    let name = model.info().name;
+    assert_eq!(scores.screen.is_empty(), model.info().unit != "screen", "{name}");
+    for (column, values) in &scores.screen {
+        assert_eq!(values.len(), 1, "{name}: {column}");
+        let elsewhere = scores.fits.columns.iter().chain(&scores.cells).any(|(other, _)| other == column);
+        assert!(!elsewhere, "{name}: {column} is of the screen, and of guides or cells");
+    }
+}
+
+#[test]
+fn posteriors_of_one_are_told_apart() {
+    let screen = screen("easy", 1500, 12);
+    for model in MODELS.iter().filter(|model| has_posterior(**model)) {
+        let scores = screen.score(*model, 2);
+        let certain: HashSet<u64> =
+            scores.score.iter().zip(&scores.log_odds).filter(|(&p, _)| p == 1.0).map(|(_, l)| l.to_bits()).collect();
+        // A Beta near 1 has only some nats between its components.
+        let name = model.info().name;
+        assert!(certain.len() > 20 || name.starts_with("beta"), "{name}: {}", certain.len());
+    }
+}
+
+#[test]
+fn log_odds_cost_nothing_where_nobody_asks() {
+    let screen = screen("noisy", 600, 10);
+    for model in MODELS {
+        let (with, without) = (screen.score(*model, 2), screen.score_with(*model, 2, &Control::default()));
+        assert_eq!(with.score, without.score, "{}", model.info().name);
+        assert!(without.log_odds.is_empty(), "{}", model.info().name);
+        assert_eq!(format!("{:?}", with.fits), format!("{:?}", without.fits), "{}", model.info().name);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn log_odds_agree_with_the_scores_on_any_screen(
+        seed in 0..1000u64,
+        n_cells in 50..400usize,
+        n_guides in 2..15usize,
+        moi in 0.1..4.0f64,
+        signal in 3.0..2000.0f64,
+        ambient in 0.0..30.0f64,
+        rates in proptest::collection::vec(-300.0..0.0f64, 4),
+        odds in proptest::collection::vec(-50.0..300.0f64, 4),
+        min_umi in 0.0..6.0f64,
+    ) {
+        let mut settings = Screen::named("easy").unwrap();
+        (settings.n_cells, settings.n_guides) = (n_cells, n_guides);
+        (settings.signal_mean, settings.ambient_mean) = (signal, ambient);
+        settings.set("moi", &[moi]).unwrap();
+        let screen = simulated(&settings, seed);
+        let counts = screen.view();
+        for model in MODELS {
+            let scores = screen.score(*model, 2);
+            check_log_odds(*model, &screen, &scores);
+            check_screen(*model, &scores);
+            if !has_posterior(*model) {
+                continue;
+            }
+            let called = |cut| decide(&counts, &scores, &Rule { cut, min_umi }).unwrap().pairs;
+            let is_within = |few: Vec<usize>, many: Vec<usize>| few.iter().all(|at| many.contains(at));
+            // Rates from 1e-130 to 1, and cuts, rising.
+            let (mut rates, mut odds) = (rates.clone(), odds.clone());
+            rates.sort_by(f64::total_cmp);
+            odds.sort_by(f64::total_cmp);
+            for pair in rates.windows(2) {
+                for cut in [Cut::Fdr, Cut::FdrPerGuide] {
+                    prop_assert!(is_within(called(cut(pair[0].exp())), called(cut(pair[1].exp()))));
+                }
+            }
+            for pair in odds.windows(2) {
+                prop_assert!(is_within(called(Cut::MinLogOdds(pair[1])), called(Cut::MinLogOdds(pair[0]))));
+            }
+            // The sums are those of the pairs called, and the next best would be too much.
+            for rate in rates.into_iter().map(f64::exp) {
+                let set = called(Cut::Fdr(rate));
+                let false_share = |at: &usize| plogis(-scores.log_odds[*at]);
+                let expected: f64 = set.iter().map(false_share).sum();
+                prop_assert!(expected <= rate * set.len() as f64 * (1.0 + 1e-9));
+                let may = |at: &usize| scores.score[*at] > 0.0 && screen.counts[*at] >= min_umi && !set.contains(at);
+                let left: Vec<usize> = (0..screen.counts.len()).filter(may).collect();
+                let best = left.iter().map(|&at| scores.log_odds[at]).fold(f64::NEG_INFINITY, f64::max);
+                let next: Vec<usize> = left.into_iter().filter(|&at| scores.log_odds[at] == best).collect();
+                let with: f64 = expected + next.iter().map(false_share).sum::<f64>();
+                prop_assert!(next.is_empty() || with > rate * (set.len() + next.len()) as f64 * (1.0 - 1e-9));
+            }
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::path::Path;
 use kaichi_core::decide::{decide, set_probability, Calls, Cut, Rule};
 use kaichi_core::diagnose::diagnose;
 use kaichi_core::fit::Column;
-use kaichi_core::io::h5ad::write;
+use kaichi_core::io::h5ad::{scores, write};
 use kaichi_core::io::{self, h5mu, GuideFile, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::simulate::{simulate, Screen};
-use kaichi_core::stream::{assign, Job, Streamed};
+use kaichi_core::stream::{assign, stored_screen, Job, Streamed};
 use kaichi_core::{Error, Result};
 
 mod folder;
@@ -51,6 +51,7 @@ fn content(file: &GuideFile) -> write::Content<'_> {
             guides: &file.guides,
             counts: &file.counts,
             scores: &[],
+            log_odds: &[],
             called_starts: &[],
             called: &[],
         },
@@ -58,6 +59,7 @@ fn content(file: &GuideFile) -> write::Content<'_> {
         var: column(file.guide_names.len()),
         notes: &[],
         fits: None,
+        screen: None,
     }
 }
 
@@ -88,8 +90,9 @@ fn bits(values: &[f64]) -> Vec<u64> {
 fn check(read: &GuideFile, output: &Path, streamed: &Streamed, model: &str, rule: Rule) {
     let model = models::find(model).unwrap();
     let counts = read.guide_counts().unwrap();
-    let scores = on_threads(2, || model.score(&counts, &Control::default(), &Progress::default())).unwrap();
-    let calls: Calls = on_threads(2, || decide(&counts, &scores.score, &rule)).unwrap();
+    let control = Control { log_odds: true, ..Control::default() };
+    let scores = on_threads(2, || model.score(&counts, &control, &Progress::default())).unwrap();
+    let calls: Calls = on_threads(2, || decide(&counts, &scores, &rule)).unwrap();
     let posterior = model.info().confidence == "posterior";
     let single_stage = matches!(model.info().rule, DefaultRule::SingleStage);
     let per_guide = scores.fits.columns[0].0 == "guide";
@@ -149,6 +152,7 @@ fn blocks_leave_no_trace() {
     let cuts = [
         ("poisson_gauss", Cut::MinConfidence(0.8)),
         ("poisson_gauss", Cut::Fdr(0.01)),
+        ("poisson_gauss", Cut::MinLogOdds(1.5)),
         ("gauss", Cut::MinConfidence(0.8)),
         ("umi", Cut::MinConfidence(0.0)),
         ("ratio", Cut::MinConfidence(0.0)),
@@ -172,6 +176,7 @@ fn whole_matrices_are_written_in_blocks() {
         ("quantiles", Cut::TopShare(0.4)),
         ("poisson", Cut::MinConfidence(0.8)),
         ("gauss", Cut::FdrPerGuide(0.01)),
+        ("neg_binomial", Cut::MinLogOdds(2.5)),
         ("beta2", Cut::MinConfidence(0.5)),
     ];
     for (model, cut) in cuts {
@@ -188,21 +193,27 @@ fn rates_call_the_same_pairs() {
     let (input, output) = (folder.file("in.h5ad"), folder.file("out.h5ad"));
     write_input(&input, &screen(3000, 20, 20.0));
     let read = on_threads(2, || io::read(&input, &ReadOptions::default())).unwrap();
-    for fdr in [0.0, 1e-4, 0.003, 0.05, 0.5] {
+    let control = Control { log_odds: true, ..Control::default() };
+    let rates = [0.0, 1e-100, 1e-12, 1e-4, 0.003, 0.05, 0.5].map(Cut::Fdr);
+    let mut sizes = vec![];
+    for cut in rates.into_iter().chain([-1.0, 2.0, 40.0, 100.0].map(Cut::MinLogOdds)) {
         for min_umi in [0.0, 4.0] {
-            let rule = Rule { cut: Cut::Fdr(fdr), min_umi };
+            let rule = Rule { cut, min_umi };
             let streamed = run(&input, &output, "gauss", rule, 2).unwrap();
             let counts = read.guide_counts().unwrap();
-            let scores =
-                models::find("gauss").unwrap().score(&counts, &Control::default(), &Progress::default()).unwrap();
-            let calls = on_threads(2, || decide(&counts, &scores.score, &rule)).unwrap();
+            let scores = models::find("gauss").unwrap().score(&counts, &control, &Progress::default()).unwrap();
+            let calls = on_threads(2, || decide(&counts, &scores, &rule)).unwrap();
             let n: usize = streamed.worth.iter().map(|guide| guide.n_cells_called).sum();
-            assert_eq!(n, calls.pairs.len(), "{fdr} {min_umi}");
+            assert_eq!(n, calls.pairs.len(), "{cut:?} {min_umi}");
+            sizes.push(n);
             let file = hdf5::File::open(&output).unwrap();
             let starts: Vec<i32> = calls.indptr.iter().map(|&at| at as i32).collect();
             assert_eq!(values::<i32>(&file, "layers/assigned/indptr"), starts);
         }
     }
+    sizes.sort_unstable();
+    sizes.dedup();
+    assert!(sizes.len() > 8, "{sizes:?}");
 }
 
 #[test]
@@ -271,4 +282,50 @@ fn modalities_are_copied_and_mapped() {
         assert_eq!(values::<f64>(&file, "mod/guide/X/data"), guides.counts);
         assert!(std::fs::read(path).unwrap().starts_with(b"MuData (format-version=0.1.0;creator=kaichi;"));
     }
+}
+
+/// Scores keep their log odds and what was learnt of the whole screen; older files have neither, and damaged ones are errors.
+#[test]
+fn scores_are_read_with_and_without_log_odds() {
+    let folder = Folder::new("scores");
+    let path = folder.file("scores.h5ad");
+    let file = screen(60, 5, 2.0);
+    let score: Vec<f64> = (0..file.counts.len()).map(|at| (at % 7) as f64 / 6.0).collect();
+    let log_odds: Vec<f64> = (0..file.counts.len()).map(|at| at as f64 - 20.0).collect();
+    let of_screen = vec![
+        ("anything".to_owned(), Column::Real(vec![0.25])),
+        ("n".to_owned(), Column::Integer(vec![None])),
+        ("is_so".to_owned(), Column::Logical(vec![Some(true)])),
+    ];
+    let notes = [("model".to_owned(), write::Note::Text("gauss".to_owned()))];
+    let save = |with: bool| {
+        let mut content = content(&file);
+        content.matrices.scores = &score;
+        content.notes = &notes;
+        if with {
+            content.matrices.log_odds = &log_odds;
+            content.screen = stored_screen(&of_screen);
+        }
+        write::write(&path, true, None, content).unwrap();
+    };
+    save(true);
+    let read = scores::read(&path).unwrap();
+    assert_eq!((&read.score, &read.log_odds, &read.screen), (&score, &log_odds, &of_screen));
+    save(false);
+    let read = scores::read(&path).unwrap();
+    assert_eq!((read.score, read.log_odds, read.screen), (score.clone(), vec![], vec![]));
+
+    let damaged = |name: &str, change: &dyn Fn(&hdf5::Dataset)| {
+        save(true);
+        let file = hdf5::File::open_rw(&path).unwrap();
+        change(&file.dataset(name).unwrap());
+        file.close().unwrap();
+        scores::read(&path).unwrap_err().to_string()
+    };
+    let said = damaged("layers/log_odds/data", &|data| data.write_slice(&[f64::NAN], 2..3).unwrap());
+    assert!(said.contains("value 3 of the log odds is NaN, which is no finite number"), "{said}");
+    let said = damaged("layers/log_odds/indices", &|data| data.write_slice(&[4], 0..1).unwrap());
+    assert!(said.contains("the log odds are not those of the counts in X"), "{said}");
+    let said = damaged("layers/scores/data", &|data| data.write_slice(&[-0.5], 0..1).unwrap());
+    assert!(said.contains("value 1 of the scores is -0.5, which is no number of 0 or more"), "{said}");
 }

@@ -20,9 +20,9 @@
 //! Shrinkage of a guide across guides is new here. The soup as a negative binomial with cell exposures: Fleming et al.
 //! 2023 (CellBender, doi:10.1038/s41592-023-01943-7).
 use super::poisson_gauss::PoissonGauss;
-use super::{Control, DefaultRule, Model, ModelInfo, Scores};
+use super::{bounded_log_odds, Control, DefaultRule, Model, ModelInfo, Scores, MOST_LOG_ODDS};
 use crate::counts::GuideCounts;
-use crate::fit::{Column, FitRow, FitTable, Status};
+use crate::fit::{Column, Columns, FitRow, FitTable, Status};
 use crate::mixture;
 use crate::run::Progress;
 use crate::special::{exp_m1, ln_1p, ln_factorial, ln_gamma, LnSum};
@@ -127,9 +127,13 @@ impl Model for Ambient {
         if gated.iter().all(|&g| g) {
             let rows: Vec<FitRow> =
                 gates.into_iter().flatten().enumerate().map(|(unit, row)| FitRow { unit, ..row }).collect();
+            let n_log_odds = if control.log_odds { counts.n_counts() } else { 0 };
             return Ok(Scores {
                 score: vec![0.0; counts.n_counts()],
-                fits: FitTable::from_rows("guide", &names(), &rows),
+                log_odds: vec![-MOST_LOG_ODDS; n_log_odds],
+                fits: FitTable::of_units("guide", &names(), &rows),
+                screen: screen_table(None, counts),
+                ..Scores::default()
             });
         }
         // Every k-th cell, so that all lanes are there.
@@ -187,10 +191,16 @@ impl Model for Ambient {
                 all
             };
             run.settle::<false>(&all, progress)?;
+            if control.log_odds {
+                run.find_log_odds(&all, progress)?;
+            }
         } else {
             run.settle::<true>(&training, progress)?;
+            if control.log_odds {
+                run.find_log_odds(&training, progress)?;
+            }
         }
-        let Run { fit, sums, scale, posterior, .. } = run;
+        let Run { fit, sums, scale, posterior, mut log_odds, .. } = run;
         let no_signal = fit.why_no_signal(&gated);
         let rows = fit.rows(counts, &gates, no_signal);
         let mut score = posterior;
@@ -199,17 +209,29 @@ impl Model for Ambient {
                 *value = 0.0;
             }
         }
-        let mut fits = FitTable::from_rows("guide", &names(), &rows);
-        fits.cells = fit.cell_table(counts, &sums, &scale);
-        Ok(Scores { score, fits })
+        for (value, &guide) in log_odds.iter_mut().zip(counts.guides()) {
+            if gated[guide as usize] || no_signal.is_some() {
+                *value = -MOST_LOG_ODDS;
+            }
+        }
+        Ok(Scores {
+            score,
+            log_odds,
+            fits: FitTable::of_units("guide", &names(), &rows),
+            cells: fit.cell_table(counts, &sums, &scale),
+            screen: screen_table(Some(&fit), counts),
+        })
     }
 }
 
+/// The parameters of a guide.
 fn names() -> Vec<String> {
-    [
-        "prior",
-        "ambient_share",
-        "efficiency",
+    ["prior", "ambient_share", "efficiency"].map(String::from).to_vec()
+}
+
+/// What all guides share, and how the fit went; missing without one.
+fn screen_table(fit: Option<&Fit>, counts: &GuideCounts) -> Columns {
+    let names = [
         "ambient_size",
         "signal_size",
         "exposure_shape",
@@ -217,10 +239,21 @@ fn names() -> Vec<String> {
         "hopping",
         "exposure_slope",
         "capture_slope",
-        "empty_weight",
-    ]
-    .map(String::from)
-    .to_vec()
+    ];
+    let real = |name: &str, value: Option<f64>| (name.to_string(), Column::Real(vec![value.unwrap_or(f64::NAN)]));
+    let of_search = names.iter().enumerate().map(|(i, name)| {
+        let is_found = counts.has_covariate() || !(i == EXPOSURE_SLOPE || i == CAPTURE_SLOPE);
+        real(name, fit.filter(|_| is_found).map(|fit| fit.shared[i]))
+    });
+    let mut columns: Columns = of_search.collect();
+    columns.extend([
+        real("empty_weight", fit.map(|fit| fit.empty)),
+        real("log_lik", fit.map(|fit| fit.log_lik)),
+        real("bic_gain", fit.map(|fit| fit.bic_gain)),
+        ("iterations".to_string(), Column::Integer(vec![fit.map(|fit| fit.rounds as i32)])),
+        ("converged".to_string(), Column::Logical(vec![fit.map(|fit| fit.converged)])),
+    ]);
+    columns
 }
 
 /// The stored counts of a guide, without sorting them by guide, which nothing here needs.
@@ -357,7 +390,8 @@ impl<'a> Sample<'a> {
             places.map(|at| (self.counts.guides()[at], self.counts.counts()[at])).unzip();
         let indptr: Vec<i32> = self.starts.iter().map(|&start| start as i32).collect();
         let counts = GuideCounts::new(self.counts.n_guides(), &indptr, &guides, &y, None)?;
-        Ok(mixture::score_counts(&PoissonGauss, &counts, control, progress)?.score)
+        let control = Control { log_odds: false, ..control.clone() };
+        Ok(mixture::score_counts(&PoissonGauss, &counts, &control, progress)?.score)
     }
 
     /// And by the guide's share of its cell.
@@ -578,6 +612,15 @@ impl Judged {
         Self { carried, not, odds_not, ln_odds_not: f64::NAN, both }
     }
 
+    /// Their logarithm, of a look that needs it.
+    fn ln_odds_not(&self) -> f64 {
+        if self.odds_not > f64::MIN_POSITIVE {
+            self.odds_not.ln()
+        } else {
+            self.ln_odds_not
+        }
+    }
+
     fn from_ln(ln_odds_not: f64, both: f64) -> Self {
         Self { ln_odds_not, ..Self::new(ln_odds_not.exp(), both) }
     }
@@ -718,6 +761,9 @@ struct Pair {
     posterior: f64,
     /// Background UMIs expected of a count that is signal.
     both: f64,
+    /// As in [`Judged`], before the cell without any guide is reweighted; of a look with `LIK`.
+    not: f64,
+    ln_odds_not: f64,
 }
 
 /// One look at a cell.
@@ -826,6 +872,8 @@ struct Run {
     /// Of the stored counts, and what was divided by in each cell, once settled.
     posterior: Vec<f64>,
     scale: Vec<f64>,
+    /// Of the stored counts, where they are asked for.
+    log_odds: Vec<f64>,
     /// Next step of each shared parameter, in logs but for the slopes.
     step: [f64; SHARED],
 }
@@ -859,7 +907,7 @@ impl Run {
             converged: false,
         };
         let sums = Sums::new(sample.cells.len(), sample.n_counts());
-        let mut run = Run { fit, sums, posterior: vec![], scale: vec![], step: STEPS };
+        let mut run = Run { fit, sums, posterior: vec![], scale: vec![], log_odds: vec![], step: STEPS };
         // Rough first values.
         for _ in 0..2 {
             run.round::<false>(sample, Before::Posteriors(start), gated, progress)?;
@@ -883,7 +931,7 @@ impl Run {
             let mut pairs = Vec::new();
             block.each(sample, |place, sums, own, _| {
                 let cell = sample.cells[place];
-                let by_itself = |posterior| Pair { posterior, both: 0.0 };
+                let by_itself = |posterior| Pair { posterior, both: 0.0, not: f64::NAN, ln_odds_not: f64::NAN };
                 let look = match before {
                     Before::Look => fit.look::<LIK>(&tables, counts, cell, sums, own, &mut pairs),
                     Before::Posteriors(start) => {
@@ -1034,6 +1082,25 @@ impl Run {
             };
             step[i] = (1.5 * moved.abs()).clamp(0.4 * step[i], 1.5 * step[i]).max(LEAST_STEP);
         }
+        Ok(())
+    }
+
+    /// The log odds of all counts of the settled cells, which look as they did.
+    fn find_log_odds(&mut self, sample: &Sample, progress: &Progress) -> Result<()> {
+        let Run { fit, sums, log_odds, .. } = self;
+        let (tables, counts) = (fit.tables(), sample.counts);
+        *log_odds = vec![0.0; counts.n_counts()];
+        progress.each(sample.blocks(sums, log_odds), |block| {
+            let mut pairs = Vec::new();
+            block.each(sample, |place, sums, own, log_odds| {
+                let cell = sample.cells[place];
+                fit.look::<true>(&tables, counts, cell, sums, own, &mut pairs);
+                let hidden = fit.none_hidden(&tables, counts, cell, sums);
+                for (at, to) in log_odds.iter_mut().enumerate() {
+                    *to = fit.log_odds(&pairs, at, hidden);
+                }
+            });
+        })?;
         Ok(())
     }
 
@@ -1322,7 +1389,12 @@ impl Fit {
                 judged.add_more(&mut log_lik);
             }
             none_carried *= judged.not;
-            pairs.push(Pair { posterior: judged.carried, both: judged.both });
+            pairs.push(Pair {
+                posterior: judged.carried,
+                both: judged.both,
+                not: judged.not,
+                ln_odds_not: if LIK { judged.ln_odds_not() } else { f64::NAN },
+            });
         }
         // The cell without any guide has weight w instead of 1. Most cells are certain to have one.
         let empty = if none_carried < CERTAIN {
@@ -1344,6 +1416,28 @@ impl Fit {
             empty: self.empty * empty / scale,
             scale,
         }
+    }
+
+    /// The probability that the cell carries none of the guides without a count.
+    fn none_hidden(&self, tables: &Tables, counts: &GuideCounts, cell: usize, sums: &CellSums) -> f64 {
+        let (capture, _) = self.priors(counts, cell).1.after(sums.signal, sums.efficiency);
+        let row = tables.zeros.at(self, capture);
+        let of_stored: f64 =
+            counts.guides()[counts.cell(cell)].iter().map(|&guide| row.of(|row| row.ln_not[guide as usize])).sum();
+        (row.of(|row| row.not_carried_sum) - of_stored).exp()
+    }
+
+    /// ln of the odds that a cell carries a guide, of a look with `LIK`. Without the guide the cell may be one without any, whose
+    /// weight is w; from a posterior that is not near 1 the odds lose nothing.
+    fn log_odds(&self, pairs: &[Pair], at: usize, hidden: f64) -> f64 {
+        let pair = &pairs[at];
+        if pair.posterior > 0.0 && pair.posterior < 0.5 {
+            return bounded_log_odds(f64::NAN, pair.posterior);
+        }
+        let others: f64 =
+            pairs.iter().enumerate().filter(|&(other, _)| other != at).map(|(_, other)| other.not).product();
+        let weight = 1.0 + (self.empty - 1.0) * others * hidden;
+        bounded_log_odds(-(pair.ln_odds_not + weight.max(0.0).ln()), pair.posterior)
     }
 
     /// What the guides of a cell now say of it, and each stored count.
@@ -1592,11 +1686,6 @@ impl Fit {
 
     fn rows(&self, counts: &GuideCounts, gates: &[Option<FitRow>], no_signal: Option<&str>) -> Vec<FitRow> {
         let n_cells = counts.cells_per_guide();
-        let mut shared = self.shared;
-        if !counts.has_covariate() {
-            shared[EXPOSURE_SLOPE] = f64::NAN;
-            shared[CAPTURE_SLOPE] = f64::NAN;
-        }
         let (status, note) = if let Some(note) = no_signal {
             (Status::NoSignal, note.to_string())
         } else if self.converged {
@@ -1614,15 +1703,8 @@ impl Fit {
                     n_cells: n_cells[unit],
                     status,
                     note: note.clone(),
-                    values: [self.prior[unit], self.share[unit], self.efficiency[unit]]
-                        .into_iter()
-                        .chain(shared)
-                        .chain([self.empty])
-                        .collect(),
-                    log_lik: self.log_lik,
-                    bic_gain: self.bic_gain,
-                    iterations: Some(self.rounds),
-                    converged: Some(self.converged),
+                    values: vec![self.prior[unit], self.share[unit], self.efficiency[unit]],
+                    ..FitRow::empty()
                 },
             })
             .collect()
@@ -1705,7 +1787,11 @@ mod tests {
                     counts = counts.with_covariate(x)?;
                 }
                 let scores = Ambient.score(&counts, &Control::default(), &Progress::default())?;
-                let slope = scores.fits.real("exposure_slope").map_or(f64::NAN, |slope| slope[0]);
+                let slope = scores.screen.iter().find_map(|(name, column)| match column {
+                    Column::Real(values) if name == "exposure_slope" => values.first().copied(),
+                    _ => None,
+                });
+                let slope = slope.unwrap_or(f64::NAN);
                 Ok((sim.judge(|k| scores.score[k] >= 0.5).f1(), slope))
             };
             // The square of the exposure, so that the slope to find is 1/2; and that of other cells.

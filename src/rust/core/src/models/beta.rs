@@ -8,10 +8,10 @@
 //!
 //! M-step: weighted maximum likelihood (not moments) by Newton's method on (alpha, beta), in which the log-likelihood is
 //! concave.
-use super::{Control, DefaultRule, Model, ModelInfo, Scores};
+use super::{Control, DefaultRule, Model, ModelInfo, Scores, MOST_LOG_ODDS};
 use crate::counts::{GuideCounts, BLOCK};
 use crate::fit::{FitRow, FitTable, Status};
-use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
+use crate::mixture::{self, Data, Expected, Mixture, Obs, Posterior, MOST};
 use crate::run::Progress;
 use crate::special::{digamma, ln_gamma, trigamma};
 use crate::Result;
@@ -99,25 +99,32 @@ impl Model for Beta {
             let (row, posterior) = self.fit_batch(&obs, control);
             (FitRow { unit: batch, n_cells, ..row }, posterior.map(|posterior| (posterior, row_of)))
         })?;
-        let mut of_cell = vec![0.0; counts.n_cells()];
-        let mut rows = Vec::with_capacity(fitted.len());
-        for (row, posterior) in fitted {
-            if let Some((posterior, row_of)) = posterior {
-                for (&cell, row) in of_batch[row.unit].iter().zip(row_of) {
-                    of_cell[cell as usize] = posterior[row as usize];
+        // What belongs to the rows of the batches, for the stored counts.
+        let of_counts = |none: f64, of_rows: fn(&Posterior) -> &[f64]| {
+            let mut of_cell = vec![none; counts.n_cells()];
+            for (row, posterior) in &fitted {
+                let Some((posterior, row_of)) = posterior else { continue };
+                for (&cell, &at) in of_batch[row.unit].iter().zip(row_of) {
+                    of_cell[cell as usize] = of_rows(posterior)[at as usize];
                 }
             }
-            rows.push(row);
-        }
-        let score = counts.one_of_each_cell(|cell| cells[cell].1.map(|top| (top as usize, of_cell[cell])));
-        Ok(Scores { score, fits: FitTable::from_rows("batch", &mixture::column_names(self), &rows) })
+            counts.one_of_each_cell(none, |cell| cells[cell].1.map(|top| (top as usize, of_cell[cell])))
+        };
+        let score = of_counts(0.0, |posterior| &posterior.score);
+        let log_odds = match control.log_odds {
+            true => of_counts(-MOST_LOG_ODDS, |posterior| &posterior.log_odds),
+            false => vec![],
+        };
+        let rows: Vec<FitRow> = fitted.into_iter().map(|(row, _)| row).collect();
+        let fits = FitTable::from_rows("batch", &mixture::column_names(self), &rows);
+        Ok(Scores { score, log_odds, fits, ..Scores::default() })
     }
 }
 
 impl Beta {
     /// The mixture, or with fewer components and a status that says so where the shares do not hold that many populations:
     /// clean data has hardly any cell without a dominant guide.
-    fn fit_batch(&self, obs: &[Obs], control: &Control) -> (FitRow, Option<Vec<f64>>) {
+    fn fit_batch(&self, obs: &[Obs], control: &Control) -> (FitRow, Option<Posterior>) {
         let (row, posterior) = mixture::fit_unit(self, obs, control);
         if posterior.is_some() {
             return (row, posterior);
@@ -155,7 +162,7 @@ impl Beta {
             log_lik: (0..obs.len()).map(|i| obs[i].n * ln_density(i)).sum(),
             ..row
         };
-        (row, Some(vec![1.0; obs.len()]))
+        (row, Some(Posterior::certain(obs.len())))
     }
 }
 

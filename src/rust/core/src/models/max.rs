@@ -27,7 +27,8 @@ impl Model for Max {
     }
 
     fn score(&self, counts: &GuideCounts, _: &Control, _: &Progress) -> Result<Scores> {
-        let score = counts.one_of_each_cell(|cell| counts.unique_largest(cell).map(|top| (top, 1.0)));
-        Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
+        let score = counts.one_of_each_cell(0.0, |cell| counts.unique_largest(cell).map(|top| (top, 1.0)));
+        let fits = FitTable::unfitted("guide", &counts.cells_per_guide());
+        Ok(Scores { score, fits, ..Scores::default() })
     }
 }

@@ -34,6 +34,7 @@ impl Model for Quantiles {
                 score[at] = counts.counts()[at] / counts.depth()[cell];
             }
         }
-        Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
+        let fits = FitTable::unfitted("guide", &counts.cells_per_guide());
+        Ok(Scores { score, fits, ..Scores::default() })
     }
 }

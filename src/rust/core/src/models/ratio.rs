@@ -28,11 +28,12 @@ impl Model for Ratio {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, _: &Progress) -> Result<Scores> {
-        let score = counts.one_of_each_cell(|cell| {
+        let score = counts.one_of_each_cell(0.0, |cell| {
             let top = counts.unique_largest(cell)?;
             let share = counts.counts()[top] / counts.depth()[cell];
             (share > control.min_fraction).then_some((top, share))
         });
-        Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
+        let fits = FitTable::unfitted("guide", &counts.cells_per_guide());
+        Ok(Scores { score, fits, ..Scores::default() })
     }
 }

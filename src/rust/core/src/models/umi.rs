@@ -29,6 +29,7 @@ impl Model for Umi {
 
     fn score(&self, counts: &GuideCounts, control: &Control, _: &Progress) -> Result<Scores> {
         let score = counts.counts().par_iter().map(|&y| f64::from(u8::from(y >= control.umi_threshold))).collect();
-        Ok(Scores { score, fits: FitTable::unfitted("guide", &counts.cells_per_guide()) })
+        let fits = FitTable::unfitted("guide", &counts.cells_per_guide());
+        Ok(Scores { score, fits, ..Scores::default() })
     }
 }

@@ -1,5 +1,5 @@
 //! The scores of a model as `score` writes them, ours or that of kaichi for Python: X the counts, layers/scores one score for each,
-//! uns/kaichi how they came to be.
+//! layers/log_odds, in newer ones of ours, the log odds of each, uns/kaichi how they came to be.
 use std::path::Path;
 
 use super::frame::Frame;
@@ -7,7 +7,7 @@ use super::matrix::Matrix;
 use super::quiet::quietly;
 use super::values::{single_text, Source, Values};
 use super::{check_signature, facts, matrix_name, open};
-use crate::fit::Column;
+use crate::fit::{Column, Columns};
 use crate::io::{GuideFile, ReadOptions};
 use crate::Result;
 
@@ -17,15 +17,19 @@ pub struct ScoresFile {
     pub counts: GuideFile,
     /// One for each stored count.
     pub score: Vec<f64>,
+    /// Of each score; empty where the file does not keep them.
+    pub log_odds: Vec<f64>,
     /// As the file names it.
     pub model: String,
     /// JSON.
     pub params: Option<String>,
     /// Columns of the fits, and whether they have a row for each guide.
-    pub fits: Vec<(String, Column)>,
+    pub fits: Columns,
     pub per_guide: bool,
+    /// What was learnt of the whole screen; empty where the file does not keep it.
+    pub screen: Columns,
     /// The guide table, without the names of the guides; and whether kaichi wrote it into var, or it was there before.
-    pub table: Vec<(String, Column)>,
+    pub table: Columns,
     pub wrote_table: bool,
 }
 
@@ -53,27 +57,39 @@ fn read_open(source: Source) -> Result<ScoresFile> {
     let what = matrix_name(source, &file, None)?;
     let rows = Matrix { source, file: &file, what: &what, cells: &cell_names, guides: &guide_names }.read()?;
 
-    let group = file.group("layers/scores").map_err(|error| source.damaged("layers/scores", error))?;
-    let part = |name| Values::open(source, &group, "layers/scores", name);
-    let places = |name| part(name)?.integers(|_, place| Ok(place as i32));
-    if places("indptr")? != rows.indptr || places("indices")? != rows.guides {
-        return Err(
-            source.format_in(format!("the scores are not those of the counts in X, place by place.\n  {AGAIN}"))
-        );
-    }
-    let score =
-        part("data")?.numbers(|position, score| match score >= 0.0 && score.is_finite() {
-            true => Ok(score),
-            false => Err(source
-                .format_in(format!("score {} is {score}, which is no number of 0 or more.\n  {AGAIN}", position + 1))),
+    // The values of a layer with the pattern of X. `what` names them, `fault` says what is wrong with one, if anything.
+    let layer = |name: &str, what: &str, fault: fn(f64) -> Option<&'static str>| -> Result<Vec<f64>> {
+        let path = format!("layers/{name}");
+        let group = file.group(&path).map_err(|error| source.damaged(&path, error))?;
+        let part = |name| Values::open(source, &group, &path, name);
+        let places = |name| part(name)?.integers(|_, place| Ok(place as i32));
+        if places("indptr")? != rows.indptr || places("indices")? != rows.guides {
+            return Err(
+                source.format_in(format!("the {what} are not those of the counts in X, place by place.\n  {AGAIN}"))
+            );
+        }
+        let values = part("data")?.numbers(|position, value| match fault(value) {
+            None => Ok(value),
+            Some(why) => {
+                Err(source.format_in(format!("value {} of the {what} is {value}, {why}.\n  {AGAIN}", position + 1)))
+            }
         })?;
-    if score.len() != rows.counts.len() {
-        return Err(source.format_in(format!(
-            "there are {} scores for {} counts.\n  {AGAIN}",
-            score.len(),
-            rows.counts.len()
-        )));
-    }
+        if values.len() != rows.counts.len() {
+            return Err(source.format_in(format!(
+                "there are {} {what} for {} counts.\n  {AGAIN}",
+                values.len(),
+                rows.counts.len()
+            )));
+        }
+        Ok(values)
+    };
+    let score = layer("scores", "scores", |score| {
+        (!(score >= 0.0 && score.is_finite())).then_some("which is no number of 0 or more")
+    })?;
+    let log_odds = match file.link_exists("layers/log_odds") {
+        true => layer("log_odds", "log odds", |x| (!x.is_finite()).then_some("which is no finite number"))?,
+        false => vec![],
+    };
 
     let typed = |frame: &Frame, names: Vec<String>| -> Result<Vec<(String, Column)>> {
         names.into_iter().map(|name| Ok((name.clone(), frame.typed(&name)?))).collect()
@@ -97,6 +113,13 @@ fn read_open(source: Source) -> Result<ScoresFile> {
             typed(&fits, fits.our_columns())?
         }
     };
+    let screen = match ours.link_exists("screen") {
+        true => {
+            let screen = Frame::open(source, &ours, "screen", "screen")?;
+            typed(&screen, screen.our_columns())?
+        }
+        false => vec![],
+    };
     Ok(ScoresFile {
         counts: GuideFile {
             indptr: rows.indptr,
@@ -107,10 +130,12 @@ fn read_open(source: Source) -> Result<ScoresFile> {
             ..GuideFile::default()
         },
         score,
+        log_odds,
         model,
         params: single_text(&ours, "model_params"),
         fits,
         per_guide,
+        screen,
         table,
         wrote_table,
     })

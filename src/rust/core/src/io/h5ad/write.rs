@@ -541,26 +541,29 @@ pub struct Shape {
     pub calls: bool,
     /// Called pairs, where it is known.
     pub called: Option<usize>,
-    /// Whether there is a layer of scores.
+    /// Whether there is a layer of scores, and one of their log odds.
     pub scores: bool,
+    pub log_odds: bool,
 }
 
-/// Rows of the matrices: `starts`, guides and values of the counts; scores of the same pattern; starts and guides of calls,
-/// which are empty where nothing is decided yet.
+/// Rows of the matrices: `starts`, guides and values of the counts; scores and log odds of the same pattern, which may be empty;
+/// starts and guides of calls, which are empty where nothing is decided yet.
 pub struct Block<'a> {
     pub starts: &'a [i32],
     pub guides: &'a [i32],
     pub counts: &'a [f64],
     pub scores: &'a [f64],
+    pub log_odds: &'a [f64],
     pub called_starts: &'a [i32],
     pub called: &'a [i32],
 }
 
-/// The matrices of an AnnData: X the counts and, where there are any, the layers `assigned` and `scores`.
+/// The matrices of an AnnData: X the counts and, where there are any, the layers `assigned`, `scores` and `log_odds`.
 pub struct Matrices {
     x: Rows,
     assigned: Option<Rows>,
     scores: Option<Rows>,
+    log_odds: Option<Rows>,
 }
 
 impl Matrices {
@@ -573,11 +576,12 @@ impl Matrices {
         let layers = dict(root, "layers")?;
         let (size, counts) = ((shape.cells, shape.guides), shape.counts);
         let assigned = || Rows::create::<u8>(&layers, "assigned", size, shape.called, counts);
-        let scores = || Rows::create::<f64>(&layers, "scores", size, Some(counts), counts);
+        let values = |name| Rows::create::<f64>(&layers, name, size, Some(counts), counts);
         Ok(Matrices {
             x: Rows::create::<i32>(root, "X", size, Some(counts), counts)?,
             assigned: if shape.calls { Some(assigned()?) } else { None },
-            scores: if shape.scores { Some(scores()?) } else { None },
+            scores: if shape.scores { Some(values("scores")?) } else { None },
+            log_odds: if shape.log_odds { Some(values("log_odds")?) } else { None },
         })
     }
 
@@ -587,23 +591,31 @@ impl Matrices {
         if let Some(assigned) = &mut self.assigned {
             assigned.add(block.called_starts, block.called, &vec![1u8; block.called.len()])?;
         }
-        match &mut self.scores {
-            Some(scores) => scores.add(block.starts, block.guides, block.scores),
-            None => Ok(()),
+        for (rows, values) in [(&mut self.scores, block.scores), (&mut self.log_odds, block.log_odds)] {
+            if let Some(rows) = rows {
+                rows.add(block.starts, block.guides, values)?;
+            }
         }
+        Ok(())
     }
 }
 
-/// uns/kaichi: how the calls were made, and the fits where they are not per guide.
-pub fn write_uns(root: &Group, notes: &[(String, Note)], fits: Option<Vec<Stored>>) -> Written<()> {
+/// uns/kaichi: how the calls were made, the fits where they are not per guide, and what was learnt of the whole screen.
+pub fn write_uns(
+    root: &Group,
+    notes: &[(String, Note)],
+    fits: Option<Vec<Stored>>,
+    screen: Option<Vec<Stored>>,
+) -> Written<()> {
     let kaichi = dict(&dict(root, "uns")?, "kaichi")?;
     for (name, value) in notes {
         note(&kaichi, name, value)?;
     }
-    if let Some(fits) = fits {
-        let n = fits.first().map_or(0, |column| column.values.len());
+    for (name, columns) in [("fits", fits), ("screen", screen)] {
+        let Some(columns) = columns else { continue };
+        let n = columns.first().map_or(0, |column| column.values.len());
         let names: Vec<String> = (0..n).map(|row| row.to_string()).collect();
-        whole_table(&kaichi, "fits", Index::Names(INDEX, &names), n, None, fits)?;
+        whole_table(&kaichi, name, Index::Names(INDEX, &names), n, None, columns)?;
     }
     Ok(())
 }
@@ -638,6 +650,8 @@ pub struct Content<'a> {
     pub notes: &'a [(String, Note)],
     /// Where they are not per guide, and so in var.
     pub fits: Option<Vec<Stored>>,
+    /// What was learnt of the whole screen, one row.
+    pub screen: Option<Vec<Stored>>,
 }
 
 impl Content<'_> {
@@ -658,9 +672,10 @@ impl Content<'_> {
             levels + values + (1 << 14)
         };
         let names = |names: &[String]| names.iter().map(|name| text(name)).sum::<u64>();
-        let columns = self.obs.iter().chain(&self.var).chain(self.fits.iter().flatten());
-        let matrices =
-            8 * self.matrices.counts.len() + 12 * self.matrices.scores.len() + 5 * self.matrices.called.len();
+        let columns = self.obs.iter().chain(&self.var).chain(self.fits.iter().chain(&self.screen).flatten());
+        let matrices = 8 * self.matrices.counts.len()
+            + 12 * (self.matrices.scores.len() + self.matrices.log_odds.len())
+            + 5 * self.matrices.called.len();
         matrices as u64
             + 12 * self.cells.len() as u64
             + names(self.cells)
@@ -703,6 +718,7 @@ pub fn write_anndata<'a>(
         calls: !block.called_starts.is_empty(),
         called: Some(block.called.len()),
         scores: !block.scores.is_empty(),
+        log_odds: !block.log_odds.is_empty(),
     };
     Matrices::create(root, shape)?.add(block)?;
     let named = content.obs.iter().any(|column| column.name == "guide_id");
@@ -712,5 +728,5 @@ pub fn write_anndata<'a>(
         link_identity(root)?;
     }
     whole_table(root, "var", Index::Names(index(var), guides), guides.len(), var, content.var)?;
-    write_uns(root, content.notes, content.fits)
+    write_uns(root, content.notes, content.fits, content.screen)
 }
