@@ -1,0 +1,600 @@
+//! One cell: its likelihood and the posteriors of its counts, summed over nodes of exposure and capture.
+//!
+//! Given exposure e and capture d the guides of a cell are independent, so its likelihood is a sum over pairs of nodes of a
+//! product over guides. The zeros, of which there are most, are tabled for all guides at once. Each stored count then
+//! replaces its zero by
+//!
+//!   F(e, d) = b_y(e) + hidden(d) sum_{j < y} b_j(e) s_{y-j}(d)
+//!
+//! where b_j is the mass of j background UMIs over that of none, s_i that of i signal UMIs over that of none, and `hidden`
+//! the probability that the guide is carried, given a zero. A share hidden(d) of the first term is carried, too.
+use super::grid::{CAPTURES, EXPOSURES};
+use super::params::Params;
+use super::tables::Tables;
+use crate::special::{ln_factorial, ln_gamma, LnSum};
+
+/// The counts of a cell.
+#[derive(Clone, Copy)]
+pub struct Counts<'a> {
+    pub class: usize,
+    pub guides: &'a [i32],
+    pub umis: &'a [f64],
+    pub depth: f64,
+}
+
+pub static SEEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+pub static LOOKED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+pub static NODES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+/// First looks take so many nodes of a range.
+const FIRST_NODES: usize = 7;
+/// Nodes are so many standard deviations of the posterior apart, at most: the error of the sum is then below 1e-4.
+const APART: f64 = 1.4;
+/// Nodes with less of the posterior than this are left out.
+const MATTERS: f64 = 1e-5;
+/// Most nodes of one kind in a look; and looks until the nodes fit.
+const MOST_NODES: usize = 48;
+const LOOKS: usize = 5;
+/// Up to here, masses are multiplied up from that of a zero, and all terms of the sum are taken one by one.
+const MULTIPLIED: usize = 16;
+/// Groups of terms are so many standard deviations of the signal wide; the first ones are taken one by one.
+const GROUP: f64 = 0.3;
+const ONE_BY_ONE: usize = 6;
+/// The sum ends where a term is less than this of it.
+const TINY: f64 = 1e-9;
+/// Counts above this are taken as this: they are certain either way.
+const MOST_UMIS: f64 = 10_000.0;
+/// Most background UMIs whose masses are worked out one by one where signal is certain.
+const FAR_OUT: usize = 300;
+/// Log odds are reported up to this.
+pub const MOST_LN_ODDS: f64 = 700.0;
+
+/// Every `stride`-th node from `first` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Nodes {
+    first: u16,
+    n: u16,
+    stride: u16,
+}
+
+impl Nodes {
+    /// About so many nodes that cover the range; strides are odd, so that a node is the middle of what it stands for.
+    fn covering((from, to): (usize, usize), about: usize) -> Self {
+        let stride = (to - from).div_ceil(about) | 1;
+        Self::with_stride((from, to), stride)
+    }
+
+    fn with_stride((from, to): (usize, usize), stride: usize) -> Self {
+        let n = (to - from).div_ceil(stride).max(1);
+        // Centred.
+        let first = (from + to).saturating_sub((n - 1) * stride) / 2;
+        Self { first: first as u16, n: n as u16, stride: stride as u16 }
+    }
+
+    fn len(&self) -> usize {
+        self.n as usize
+    }
+
+    fn at(&self, i: usize) -> usize {
+        self.first as usize + i * self.stride as usize
+    }
+
+    fn indices(self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(move |i| self.at(i))
+    }
+
+    /// What lies in the middle between neighbours, as a range of the finest nodes; the ends take all that is beyond.
+    fn range(&self, i: usize, all: usize) -> (usize, usize) {
+        let half = self.stride as usize / 2;
+        let from = if i == 0 { 0 } else { self.at(i) - half };
+        let to = if i + 1 == self.len() { all } else { (self.at(i) + half + 1).min(all) };
+        (from.min(to), to)
+    }
+}
+
+/// Where the posterior of a cell was last found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Place {
+    exposure: Nodes,
+    capture: Nodes,
+}
+
+/// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
+#[derive(Default)]
+pub struct Look {
+    place: Place,
+    /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together; sums to `any`.
+    pub weight: Vec<f64>,
+    /// Of each node of exposure, that of the empty set, of weight 1. `none` is its sum times what the weight of the empty cell
+    /// has beyond 1, and may be negative. `any` and `none` sum to 1.
+    pub empty: Vec<f64>,
+    pub beyond: f64,
+    pub none: f64,
+    pub ln_lik: f64,
+    any: f64,
+    spans: Vec<Span>,
+    /// Rows of b_j, or sums of some, by node of exposure; and of the ambient UMIs in them.
+    back: Vec<f64>,
+    soup: Vec<f64>,
+    /// hidden s_{y-j} by node of capture, and y - j, of the same rows.
+    fore: Vec<f64>,
+    signal: Vec<f64>,
+    /// F of each count at each pair of nodes, over its largest.
+    factor: Vec<f64>,
+    of_exposure: Vec<f64>,
+    of_capture: Vec<f64>,
+    s: Vec<f64>,
+    ln_s: Vec<[f64; 2]>,
+    ratio: Vec<f64>,
+    weigh: Vec<f64>,
+    background: Background,
+}
+
+/// Where the rows of a count are.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    back: usize,
+    fore: usize,
+    signal: usize,
+    factor: usize,
+    /// Rows of the sum over j < y; b_y follows them.
+    rows: usize,
+    scale: f64,
+}
+
+/// What is known of a stored count.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Pair {
+    pub carried: f64,
+    pub ln_odds: f64,
+}
+
+/// What a stored count says of its guide.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Lesson {
+    pub carried: f64,
+    /// Ambient UMIs, weighted by a / (a + e q).
+    pub soup: f64,
+    /// Signal UMIs and the captures that could bring them, weighted by r / (r + d f).
+    pub signal: f64,
+    pub captured: f64,
+    /// What a zero in its place would have hidden: carriers and their weighted capture.
+    pub hidden: f64,
+    pub hidden_captured: f64,
+}
+
+impl Look {
+    /// Looks at a cell with UMIs, from where its posterior was before, if it was looked at. Only if `exact` are the odds of
+    /// counts so large that they are certain signal worked out.
+    pub fn see(&mut self, params: &Params, tables: &Tables, counts: Counts, before: Option<Place>, exact: bool) {
+        let ranges = (tables.exposure_range, tables.capture_range);
+        let fits = |nodes: Nodes, (from, to): (usize, usize)| nodes.at(0) >= from && nodes.at(nodes.len() - 1) < to;
+        let before = before.filter(|place| fits(place.exposure, ranges.0) && fits(place.capture, ranges.1));
+        self.place = before.unwrap_or_else(|| Place {
+            exposure: Nodes::covering(ranges.0, FIRST_NODES + 2),
+            capture: Nodes::covering(ranges.1, FIRST_NODES),
+        });
+        SEEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        for look in 0..LOOKS {
+            LOOKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            NODES.fetch_add((self.place.exposure.len() * self.place.capture.len()) as u64, std::sync::atomic::Ordering::Relaxed);
+            self.look(params, tables, counts, exact);
+            if look + 1 == LOOKS {
+                break;
+            }
+            self.marginals();
+            let next = Place {
+                exposure: better(&self.of_exposure, self.place.exposure, ranges.0),
+                capture: better(&self.of_capture, self.place.capture, ranges.1),
+            };
+            if next == self.place {
+                break;
+            }
+            self.place = next;
+        }
+    }
+
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Nodes of exposure, the finest nodes that each stands for, and the posterior mass of each.
+    pub fn exposures(&self) -> impl Iterator<Item = (usize, (usize, usize), f64)> + '_ {
+        let nodes = self.place.exposure;
+        self.of_exposure.iter().enumerate().map(move |(i, &mass)| (nodes.at(i), nodes.range(i, EXPOSURES.n), mass))
+    }
+
+    pub fn captures(&self) -> impl Iterator<Item = (usize, (usize, usize), f64)> + '_ {
+        let nodes = self.place.capture;
+        self.of_capture.iter().enumerate().map(move |(i, &mass)| (nodes.at(i), nodes.range(i, CAPTURES.n), mass))
+    }
+
+    /// Posterior masses of the nodes: of exposure, and of capture of the cell that may carry guides.
+    pub fn marginals(&mut self) {
+        self.of_exposure.clear();
+        self.of_exposure.extend(self.empty.iter().map(|w| w * self.beyond));
+        self.of_capture.clear();
+        for row in self.weight.chunks_exact(self.empty.len()) {
+            self.of_exposure.iter_mut().zip(row).for_each(|(sum, w)| *sum += w);
+            self.of_capture.push(row.iter().sum::<f64>());
+        }
+    }
+
+    fn look(&mut self, params: &Params, tables: &Tables, counts: Counts, exact: bool) {
+        let shared = &params.shared;
+        let prior = &tables.classes[counts.class];
+        let mut ln = LnSum::default();
+        // Prior and zeros.
+        let (ks, ls) = (self.place.exposure, self.place.capture);
+        let (n_k, n_l) = (ks.len(), ls.len());
+        let top = |nodes: Nodes, ln: &[f64]| nodes.indices().map(|i| ln[i]).fold(f64::NEG_INFINITY, f64::max);
+        let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.ln_zero_signal));
+        self.empty.clear();
+        for i in 0..n_k {
+            let (from, to) = ks.range(i, EXPOSURES.n);
+            let mass = prior.exposure_below[to][0] - prior.exposure_below[from][0];
+            self.empty.push(mass.max(0.0) * (tables.ln_zero_ambient[ks.at(i)] - top_k).exp());
+        }
+        self.weight.clear();
+        for i in 0..n_l {
+            let (from, to) = ls.range(i, CAPTURES.n);
+            let mass = prior.capture_below[to][0] - prior.capture_below[from][0];
+            let of_l = mass.max(0.0) * (tables.ln_zero_signal[ls.at(i)] - top_l).exp();
+            self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
+        }
+        // The empty set, over all captures, in the same scale.
+        self.beyond = shared.empty_weight - 1.0;
+        let none = (tables.ln_none - top_l).exp();
+        self.empty.iter_mut().for_each(|w| *w *= none);
+        ln.add(top_k + top_l - tables.ln_weight);
+        // A zero of the chimeras of all guides.
+        let hopping = shared.hopping * tables.burst_zero;
+        ln.add(-hopping * counts.depth);
+
+        self.spans.clear();
+        self.back.clear();
+        self.soup.clear();
+        self.fore.clear();
+        self.signal.clear();
+        self.factor.clear();
+        for (at, (&guide, &y)) in counts.guides.iter().zip(counts.umis).enumerate() {
+            let g = guide as usize;
+            // Chimeras come from the other UMIs of the cell.
+            ln.add(hopping * y * params.library[g]);
+            self.masses(params, tables, g, y, counts.depth, exact);
+            let most = self.multiply(n_k, n_l);
+            ln.times(most);
+            if at % 8 == 7 {
+                let top = self.weight.iter().chain(&self.empty).fold(0.0, |top: f64, w| top.max(*w));
+                if top > 0.0 && top < 1e-60 {
+                    self.weight.iter_mut().chain(&mut self.empty).for_each(|w| *w /= top);
+                    ln.times(top);
+                }
+            }
+        }
+        let any: f64 = self.weight.iter().sum();
+        let none = self.beyond * self.empty.iter().sum::<f64>();
+        let all = (any + none).max(f64::MIN_POSITIVE);
+        self.weight.iter_mut().chain(&mut self.empty).for_each(|w| *w /= all);
+        (self.any, self.none) = (any / all, none / all);
+        ln.times(all);
+        self.ln_lik = ln.total();
+    }
+
+    /// Masses of background and signal of a count.
+    fn masses(&mut self, params: &Params, tables: &Tables, g: usize, y: f64, depth: f64, exact: bool) {
+        let shared = &params.shared;
+        let (a, r) = (shared.ambient_size, shared.signal_size);
+        let (ks, ls) = (self.place.exposure, self.place.capture);
+        let n_k = ks.len();
+        let y = y.min(MOST_UMIS);
+        let n = y as usize;
+        let (hidden, rate) = (&tables.hidden[g * CAPTURES.n..], &tables.rate[g * CAPTURES.n..]);
+        let mut span = Span {
+            back: self.back.len(),
+            fore: self.fore.len(),
+            signal: self.signal.len(),
+            factor: self.factor.len(),
+            rows: 1,
+            scale: 1.0,
+        };
+
+        // hidden s_y.
+        let s = &mut self.s;
+        s.clear();
+        if n <= MULTIPLIED {
+            s.extend(ls.indices().map(|l| hidden[l]));
+            for j in 0..n {
+                let step = (r + j as f64) / (j as f64 + 1.0);
+                s.iter_mut().zip(ls.indices()).for_each(|(s, l)| *s *= rate[l] * step);
+            }
+        }
+        // By their logarithms where the masses of few UMIs may be had from those of many, which underflow.
+        let by_ln = n > MULTIPLIED;
+        let mut rise = 0.0;
+        if by_ln {
+            rise = ln_rise(y, r);
+            self.ln_s.clear();
+            self.ln_s.extend(ls.indices().map(|l| [hidden[l].max(1e-300).ln(), rate[l].max(1e-300).ln()]));
+            s.extend(self.ln_s.iter().map(|[h, rate]| (h + y * rate + rise).exp()));
+        }
+        let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
+        let mean = shared.hopping * (depth - y).max(0.0) * params.library[g];
+        let back = &mut self.background;
+        back.start(a, mean / shared.burst, shared.burst / (1.0 + shared.burst));
+        back.theta.extend(ks.indices().map(|k| {
+            let mean = tables.exposures[k] * params.share[g];
+            mean / (a + mean)
+        }));
+        back.none(n_k);
+        self.back.extend_from_slice(&back.mass);
+        self.soup.resize(self.soup.len() + n_k, 0.0);
+        self.fore.extend_from_slice(s);
+        self.signal.push(y);
+        let mut sum = largest(s);
+        let (mut j, mut ended) = (1, false);
+        while j < n {
+            let i = (n - j) as f64;
+            let mut width = 1;
+            if j >= ONE_BY_ONE && n > MULTIPLIED {
+                // Odd, so that one term is in the middle, and not beyond y - 1.
+                width = ((GROUP * (i + i * i / r).sqrt().min(i)) as usize | 1).min((n - j - 1) | 1);
+                if width > n - j {
+                    width = 1;
+                }
+            }
+            let start = self.back.len();
+            self.back.resize(start + n_k, 0.0);
+            self.soup.resize(start + n_k, 0.0);
+            for j in j..j + width {
+                back.step(j);
+                let rows = self.back[start..].iter_mut().zip(&mut self.soup[start..]);
+                for ((to, of_soup), (mass, u)) in rows.zip(back.mass.iter().zip(&back.u)) {
+                    *to += mass;
+                    *of_soup += a * u;
+                }
+            }
+            let most = largest(&self.back[start..]);
+            // s of the middle term from that of the one before.
+            let (mut i, to) = (self.signal[self.signal.len() - 1], y - (j + width / 2) as f64);
+            let mut ratio = 1.0;
+            while i > to {
+                ratio *= i / (r + i - 1.0);
+                i -= 1.0;
+            }
+            if by_ln {
+                rise += ratio.ln();
+                s.iter_mut().zip(&self.ln_s).for_each(|(s, [h, rate])| *s = (h + to * rate + rise).exp());
+            } else {
+                s.iter_mut().zip(ls.indices()).for_each(|(s, l)| *s *= ratio / rate[l]);
+            }
+            self.fore.extend_from_slice(s);
+            self.signal.push(to);
+            span.rows += 1;
+            let term = most * largest(s);
+            sum += term;
+            j += width;
+            if term < TINY * sum && j > 3 {
+                ended = j < n;
+                break;
+            }
+        }
+        // b_y.
+        if !ended || n <= MULTIPLIED {
+            for j in j.min(n)..=n {
+                back.step(j);
+            }
+            self.back.extend_from_slice(&back.mass);
+            self.soup.extend(back.u.iter().map(|u| a * u));
+        } else if exact {
+            let reached = back.go_on(j, n);
+            for k in 0..n_k {
+                // Further out each mass is about the same share of the one before.
+                let share = back.mass[k] / back.before[k].max(f64::MIN_POSITIVE);
+                let mass = back.mass[k] * (share.min(1.0).ln() * (n - reached) as f64).exp();
+                self.back.push(mass);
+                self.soup.push(y * mass);
+            }
+        } else {
+            self.back.resize(self.back.len() + n_k, 0.0);
+            self.soup.resize(self.soup.len() + n_k, 0.0);
+        }
+        self.spans.push(span);
+    }
+
+    /// F of the last count at each pair of nodes, into the weights. Returns its largest, by which it is divided.
+    fn multiply(&mut self, n_k: usize, n_l: usize) -> f64 {
+        let Some(span) = self.spans.last_mut() else { return 1.0 };
+        let last = &self.back[span.back + span.rows * n_k..][..n_k];
+        let mut most = 0.0f64;
+        for l in 0..n_l {
+            let start = self.factor.len();
+            self.factor.extend_from_slice(last);
+            let row = &mut self.factor[start..];
+            for j in 0..span.rows {
+                let s = self.fore[span.fore + j * n_l + l];
+                let back = &self.back[span.back + j * n_k..][..n_k];
+                row.iter_mut().zip(back).for_each(|(f, b)| *f += b * s);
+            }
+            most = row.iter().fold(most, |most, &f| if f > most { f } else { most });
+        }
+        let most = most.clamp(f64::MIN_POSITIVE, f64::MAX);
+        span.scale = 1.0 / most;
+        for (w, f) in self.weight.iter_mut().zip(&mut self.factor[span.factor..]) {
+            *f = (*f * span.scale).max(1e-290);
+            *w *= *f;
+        }
+        self.empty.iter_mut().zip(last).for_each(|(w, b)| *w *= b * span.scale);
+        most
+    }
+
+    /// The posterior of each stored count.
+    pub fn pairs(&self, tables: &Tables, counts: Counts, mut f: impl FnMut(Pair)) {
+        let (ls, n_k) = (self.place.capture, self.place.exposure.len());
+        for (span, &guide) in self.spans.iter().zip(counts.guides) {
+            let hidden = &tables.hidden[guide as usize * CAPTURES.n..];
+            let last = &self.back[span.back + span.rows * n_k..][..n_k];
+            let (mut not, mut carried) = (0.0, 0.0);
+            for (i, l) in ls.indices().enumerate() {
+                let weight = &self.weight[i * n_k..][..n_k];
+                let factor = &self.factor[span.factor + i * n_k..][..n_k];
+                let mut of_last = 0.0;
+                for k in 0..n_k {
+                    // Of F, what is b_y.
+                    of_last += weight[k] * (last[k] * span.scale / factor[k]).min(1.0);
+                }
+                let all: f64 = weight.iter().sum();
+                not += of_last * (1.0 - hidden[l]);
+                carried += (all - of_last).max(0.0) + of_last * hidden[l];
+            }
+            // Where the empty set is unlikelier than independent guides make it, this cancels.
+            let not = (not + self.none).max(1e-15 * self.none.abs());
+            let ln_odds = (carried.max(f64::MIN_POSITIVE).ln() - not.max(f64::MIN_POSITIVE).ln())
+                .clamp(-MOST_LN_ODDS, MOST_LN_ODDS);
+            f(Pair { carried: carried / (carried + not).max(f64::MIN_POSITIVE), ln_odds });
+        }
+    }
+
+    /// What each stored count says of its guide.
+    pub fn lessons(&mut self, params: &Params, tables: &Tables, counts: Counts, mut f: impl FnMut(usize, Lesson)) {
+        let a = params.shared.ambient_size;
+        let (ks, ls) = (self.place.exposure, self.place.capture);
+        let (n_k, n_l) = (ks.len(), ls.len());
+        let (mut ratio, mut weigh) = (std::mem::take(&mut self.ratio), std::mem::take(&mut self.weigh));
+        for (span, &guide) in self.spans.iter().zip(counts.guides) {
+            let g = guide as usize;
+            let (hidden, rate) = (&tables.hidden[g * CAPTURES.n..], &tables.rate[g * CAPTURES.n..]);
+            let last = &self.back[span.back + span.rows * n_k..][..n_k];
+            let of_last = &self.soup[span.back + span.rows * n_k..][..n_k];
+            let mut lesson = Lesson::default();
+            weigh.clear();
+            weigh.extend(ks.indices().map(|k| a / (a + tables.exposures[k] * params.share[g])));
+            for k in 0..n_k {
+                if last[k] > 0.0 {
+                    lesson.soup += self.beyond * self.empty[k] / last[k] * of_last[k] * weigh[k];
+                }
+            }
+            for (i, l) in ls.indices().enumerate() {
+                let weight = &self.weight[i * n_k..][..n_k];
+                let factor = &self.factor[span.factor + i * n_k..][..n_k];
+                ratio.clear();
+                ratio.extend(weight.iter().zip(factor).map(|(w, f)| w * span.scale / f));
+                let (mut sum, mut soup) = (0.0, 0.0);
+                for k in 0..n_k {
+                    sum += ratio[k] * last[k];
+                    soup += ratio[k] * of_last[k] * weigh[k];
+                }
+                let (mut carried, mut signal) = (hidden[l] * sum, 0.0);
+                for j in 0..span.rows {
+                    let s = self.fore[span.fore + j * n_l + i];
+                    let back = &self.back[span.back + j * n_k..][..n_k];
+                    let of_soup = &self.soup[span.back + j * n_k..][..n_k];
+                    let (mut sum, mut of_row) = (0.0, 0.0);
+                    for k in 0..n_k {
+                        sum += ratio[k] * back[k];
+                        of_row += ratio[k] * of_soup[k] * weigh[k];
+                    }
+                    carried += s * sum;
+                    signal += s * sum * self.signal[span.signal + j];
+                    soup += s * of_row;
+                }
+                let less = 1.0 - rate[l];
+                let zero = self.of_capture[i] * hidden[l];
+                lesson.carried += carried;
+                lesson.soup += soup;
+                lesson.signal += signal * less;
+                lesson.captured += carried * tables.captures[l] * less;
+                lesson.hidden += zero;
+                lesson.hidden_captured += zero * tables.captures[l] * less;
+            }
+            f(g, lesson);
+        }
+        (self.ratio, self.weigh) = (ratio, weigh);
+    }
+}
+
+/// Nodes that suit this posterior better, or the same ones.
+fn better(mass: &[f64], nodes: Nodes, range: (usize, usize)) -> Nodes {
+    let all: f64 = mass.iter().sum();
+    if !(all > 0.0 && all.is_finite()) {
+        return Nodes::covering(range, MOST_NODES);
+    }
+    let at = |i: usize| nodes.at(i) as f64;
+    let stride = nodes.stride as usize;
+    let mean = mass.iter().enumerate().map(|(i, m)| m * at(i)).sum::<f64>() / all;
+    let variance = mass.iter().enumerate().map(|(i, m)| m * (at(i) - mean).powi(2)).sum::<f64>() / all;
+    let first = mass.iter().position(|&m| m > MATTERS * all).unwrap_or(0);
+    let last = mass.iter().rposition(|&m| m > MATTERS * all).unwrap_or(mass.len() - 1);
+    // Less what a wide stride blurs.
+    let blur = (stride * stride - 1) as f64 / 12.0;
+    let sd = (variance - blur).max(variance / 8.0).max(0.0).sqrt();
+    let wanted = ((APART * sd) as usize).saturating_sub(1) | 1;
+    let is_cut_off = (first == 0 && nodes.at(0) > range.0 + stride / 2)
+        || (last + 1 == mass.len() && nodes.at(last) + stride / 2 + 1 < range.1);
+    let is_wide = first + (mass.len() - 1 - last) > 2 + mass.len() / 4 || (wanted > 2 * stride && mass.len() > 12);
+    if stride <= wanted && !is_cut_off && !is_wide {
+        return nodes;
+    }
+    let reach = stride / 2 + if is_cut_off { 2 * stride } else { 0 };
+    let from = nodes.at(first).saturating_sub(reach).max(range.0);
+    let to = (nodes.at(last) + reach + 1).min(range.1);
+    let stride = wanted.max((to - from).div_ceil(MOST_NODES) | 1);
+    Nodes::with_stride((from, to), stride)
+}
+
+/// Masses of 0, 1, 2, ... background UMIs over that of none, at each node of exposure: the sum of two negative binomials, of
+/// ambient and of chimeric UMIs. With A, M their sizes and t, w the rates at which their masses fall off,
+/// j b_j = A u_j + M v_j, where u_j = t (b_{j-1} + u_{j-1}) and v_j = w (b_{j-1} + v_{j-1}); A u_j is b_j times the ambient UMIs
+/// expected among the j.
+#[derive(Default)]
+struct Background {
+    size: f64,
+    bursts: f64,
+    of_burst: f64,
+    theta: Vec<f64>,
+    u: Vec<f64>,
+    v: Vec<f64>,
+    mass: Vec<f64>,
+    before: Vec<f64>,
+}
+
+impl Background {
+    fn start(&mut self, size: f64, bursts: f64, of_burst: f64) {
+        (self.size, self.bursts, self.of_burst) = (size, bursts, of_burst);
+        self.theta.clear();
+    }
+
+    fn none(&mut self, n_k: usize) {
+        for (values, value) in [(&mut self.u, 0.0), (&mut self.v, 0.0), (&mut self.mass, 1.0)] {
+            values.clear();
+            values.resize(n_k, value);
+        }
+    }
+
+    /// To j from j - 1.
+    fn step(&mut self, j: usize) {
+        let by = 1.0 / j as f64;
+        let rows = self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(&self.theta));
+        for ((u, v), (mass, theta)) in rows {
+            *u = theta * (*mass + *u);
+            *v = self.of_burst * (*mass + *v);
+            *mass = (self.size * *u + self.bursts * *v) * by;
+        }
+    }
+
+    /// From j on, as far as n or as masses can be told from nothing; returns how far.
+    fn go_on(&mut self, mut j: usize, n: usize) -> usize {
+        loop {
+            self.before.clone_from(&self.mass);
+            self.step(j);
+            if j >= n.min(FAR_OUT) || self.mass.iter().any(|&mass| mass < 1e-250) {
+                return j;
+            }
+            j += 1;
+        }
+    }
+}
+
+/// ln of Gamma(size + y) / (Gamma(size) y!).
+fn ln_rise(y: f64, size: f64) -> f64 {
+    ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y)
+}

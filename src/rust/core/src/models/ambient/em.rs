@@ -1,0 +1,162 @@
+//! The climb: passes and M-steps, with a search of the shared parameters between them.
+use super::cell::Place;
+use super::params::{Params, SEARCHED};
+use super::pass::{self, Sums, Zeros};
+use super::sample::Sample;
+use crate::run::Progress;
+use crate::Result;
+
+/// Cells that the search looks at.
+const SEARCH_COUNTS: usize = 12_000;
+/// A fit has converged when two searches in a row gained less than this, and so much per cell.
+const LEAST_GAIN: f64 = 0.2;
+const LEAST_STEP: f64 = 0.05;
+
+/// A fit on its way.
+#[derive(Clone)]
+pub struct Fit {
+    pub params: Params,
+    pub soup_only: bool,
+    /// Penalised log-likelihood, and the log-likelihood in it.
+    pub objective: f64,
+    pub ln_lik: f64,
+    pub rounds: usize,
+    pub converged: bool,
+    /// BIC of the soup alone less that of the model.
+    pub bic_gain: f64,
+    steps: [f64; SEARCHED.len()],
+    places: Vec<Option<Place>>,
+}
+
+/// What a climb is given.
+pub struct Climb<'a> {
+    pub sample: &'a Sample<'a>,
+    pub live: &'a [bool],
+    pub zeros: Zeros,
+    pub progress: &'a Progress,
+}
+
+impl Fit {
+    pub fn new(params: Params, soup_only: bool) -> Self {
+        let mut steps = [0.0; SEARCHED.len()];
+        steps.iter_mut().zip(&SEARCHED).for_each(|(step, param)| *step = param.step);
+        Self { params, soup_only, objective: f64::NEG_INFINITY, ln_lik: f64::NEG_INFINITY, rounds: 0, converged: false, bic_gain: f64::NAN, steps, places: vec![] }
+    }
+
+    /// For another sample.
+    pub fn start_over(&mut self) {
+        self.places.clear();
+        self.rounds = 0;
+    }
+
+    /// Rounds until one with its search gains less than `gain` per cell, or up to so many.
+    /// A fit that cannot come within `FAR` of `enough` is left.
+    pub fn climb(&mut self, climb: &Climb, gain: f64, most: usize, enough: f64) -> Result<()> {
+        self.places.resize(climb.sample.patterns.len(), None);
+        let n = climb.sample.cells.len().max(1) as f64;
+        let mut sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+        self.converged = false;
+        let mut base = f64::NEG_INFINITY;
+        let mut idle = 0;
+        while self.rounds < most {
+            climb.progress.check()?;
+            self.rounds += 1;
+            if std::env::var("KAICHI_TRACE2").is_ok() { eprintln!("r {} {:.3}", self.rounds, self.objective); }
+            if self.rounds % 4 == 1 {
+                self.params.refresh(&sums, climb.live);
+            }
+            self.objective = sums.ln_lik + self.params.ln_prior();
+            if self.rounds % 4 == 0 {
+                // Left if many times what it gained last would not do.
+                if self.objective + 10.0 * (self.objective - base) < enough {
+                    break;
+                }
+                if self.objective - base < LEAST_GAIN + gain * n {
+                    idle += 1;
+                    if idle == 2 {
+                        self.converged = true;
+                        break;
+                    }
+                } else {
+                    idle = 0;
+                }
+                base = self.objective;
+                self.search(climb)?;
+                sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+                if std::env::var("KAICHI_TRACE").is_ok() {
+                    eprintln!("round {} obj {:.3} after search {:.3} {:?} A {:?} d {:?} pi {:?}", self.rounds, self.objective, sums.ln_lik + self.params.ln_prior(), self.params.shared, &self.params.exposure[..self.params.exposure.len().min(3)], &self.params.capture[..self.params.capture.len().min(3)], self.params.prior.iter().sum::<f64>());
+                }
+                self.objective = sums.ln_lik + self.params.ln_prior();
+            }
+            sums = self.step(climb, sums)?;
+        }
+        self.ln_lik = sums.ln_lik;
+        self.objective = sums.ln_lik + self.params.ln_prior();
+        Ok(())
+    }
+
+    /// An M-step and the pass after it; shortened until it does not fall.
+    fn step(&mut self, climb: &Climb, sums: Sums) -> Result<Sums> {
+        let from = self.params.clone();
+        let here = sums.ln_lik + from.ln_prior();
+        self.params.update(&sums, climb.live, self.soup_only);
+        let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+        let there = next.ln_lik + self.params.ln_prior();
+        if std::env::var("KAICHI_TRACE").is_ok() && there < here {
+            eprintln!("  round {} fell by {:.5}", self.rounds, here - there);
+        }
+        Ok(next)
+    }
+
+    /// One step of all searched parameters at once: each to the top of the parabola through the objective here, a step up and
+    /// a step down; shortened until the objective rises.
+    fn search(&mut self, climb: &Climb) -> Result<()> {
+        let sample = climb.sample;
+        let every = (sample.n_patterned / SEARCH_COUNTS).max(1);
+        let places = std::mem::take(&mut self.places);
+        let at = |offsets: &[f64; SEARCHED.len()]| -> Result<f64> {
+            let mut params = self.params.clone();
+            params.shift(offsets);
+            let ln_lik = pass::ln_lik(&params, sample, &places, climb.zeros, every, climb.progress)?;
+            Ok(every as f64 * ln_lik + params.ln_prior())
+        };
+        let mut offsets = [0.0; SEARCHED.len()];
+        let here = at(&offsets)?;
+        for (i, param) in SEARCHED.iter().enumerate() {
+            let known = param.is_slope && !sample.counts.has_covariate() || param.of_signal && self.soup_only;
+            // EM moves the shapes, too.
+            if known || param.by_em && self.rounds % 8 == 0 {
+                continue;
+            }
+            let from = param.get(&self.params.shared);
+            let mut step = |offset: f64| -> Result<(f64, f64)> {
+                let mut one = [0.0; SEARCHED.len()];
+                one[i] = param.offset(from, param.moved(from, offset));
+                Ok((one[i], if one[i] == 0.0 { here } else { at(&one)? }))
+            };
+            let (up, down) = (step(self.steps[i])?, step(-self.steps[i])?);
+            let reach = 2.5 * self.steps[i];
+            let to = if up.0 == 0.0 || down.0 == 0.0 {
+                // At a bound: only the other way is open.
+                let open = if up.0 == 0.0 { down } else { up };
+                if open.1 > here { open.0 } else { 0.0 }
+            } else {
+                let (m_up, m_down) = ((up.1 - here) / up.0, (down.1 - here) / down.0);
+                let curve = (m_up - m_down) / (up.0 - down.0);
+                let slope = m_up - curve * up.0;
+                if curve < 0.0 { (-slope / (2.0 * curve)).clamp(-reach, reach) } else { reach * slope.signum() }
+            };
+            offsets[i] = param.offset(from, param.moved(from, to));
+            self.steps[i] = (offsets[i].abs() * 1.2).clamp(0.4 * self.steps[i], 1.6 * self.steps[i]).clamp(LEAST_STEP, 1.0);
+        }
+        for _ in 0..5 {
+            if at(&offsets)? > here {
+                self.params.shift(&offsets);
+                break;
+            }
+            offsets.iter_mut().for_each(|offset| *offset *= 0.4);
+        }
+        self.places = places;
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! The parameters of the model, their bounds and their priors.
+use super::tables::NEVER;
+use crate::special::{ln_1p, ln_gamma};
+
+/// What the whole screen shares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Shared {
+    /// Sizes of the negative binomials of ambient and signal UMIs.
+    pub ambient_size: f64,
+    pub signal_size: f64,
+    /// Shapes of the gammas of exposure and capture.
+    pub exposure_shape: f64,
+    pub capture_shape: f64,
+    /// Chimeric UMIs for each other UMI of the cell.
+    pub hopping: f64,
+    /// Mean UMIs of a burst of chimeras beyond the first.
+    pub burst: f64,
+    /// Powers of the covariate in exposure and capture.
+    pub exposure_slope: f64,
+    pub capture_slope: f64,
+    /// Odds of the cell without any guide over what independent guides make them.
+    pub empty_weight: f64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            ambient_size: 2.0,
+            signal_size: 2.0,
+            exposure_shape: 2.0,
+            capture_shape: 8.0,
+            hopping: 0.005,
+            burst: 0.3,
+            exposure_slope: 0.0,
+            capture_slope: 0.0,
+            empty_weight: 1.0,
+        }
+    }
+}
+
+/// A shared parameter that is found by search.
+pub struct Param {
+    pub name: &'static str,
+    pub at: fn(&mut Shared) -> &mut f64,
+    pub bounds: (f64, f64),
+    /// Log-normal prior: median and standard deviation. A normal prior with mean 0 for a slope.
+    pub prior: (f64, f64),
+    /// Slopes are searched as they are, all others as logarithms.
+    pub is_slope: bool,
+    /// Whether it acts through the signal alone.
+    pub of_signal: bool,
+    /// Whether the M-step moves it, too.
+    pub by_em: bool,
+    /// First step of the search.
+    pub step: f64,
+}
+
+impl Param {
+    pub fn get(&self, shared: &Shared) -> f64 {
+        let mut copy = *shared;
+        *(self.at)(&mut copy)
+    }
+
+    /// `value` so much further, in logs but for slopes, within its bounds.
+    pub fn moved(&self, value: f64, offset: f64) -> f64 {
+        let to = if self.is_slope { value + offset } else { value * offset.exp() };
+        to.clamp(self.bounds.0, self.bounds.1)
+    }
+
+    /// How far it is from one value to another.
+    pub fn offset(&self, from: f64, to: f64) -> f64 {
+        if self.is_slope {
+            to - from
+        } else {
+            (to / from).ln()
+        }
+    }
+
+    pub fn is_at_bound(&self, shared: &Shared) -> bool {
+        let value = self.get(shared);
+        let near = |bound: f64| (value - bound).abs() <= 1e-6 * bound.abs();
+        // A slope of 0 says that the covariate tells nothing.
+        !self.is_slope && (near(self.bounds.0) || near(self.bounds.1))
+    }
+
+    /// Log density of the prior, without its constant.
+    fn ln_prior(&self, shared: &Shared) -> f64 {
+        let value = self.get(shared);
+        let off = if self.is_slope { value } else { (value / self.prior.0).ln() };
+        -0.5 * (off / self.prior.1).powi(2)
+    }
+}
+
+const fn param(
+    name: &'static str,
+    at: fn(&mut Shared) -> &mut f64,
+    bounds: (f64, f64),
+    prior: (f64, f64),
+    of_signal: bool,
+    step: f64,
+) -> Param {
+    Param { name, at, bounds, prior, is_slope: false, of_signal, by_em: step == 0.5001, step }
+}
+
+const fn slope(name: &'static str, at: fn(&mut Shared) -> &mut f64, of_signal: bool) -> Param {
+    Param { name, at, bounds: (0.0, 1.5), prior: (0.0, 1.0), is_slope: true, of_signal, by_em: false, step: 0.3 }
+}
+
+pub static SEARCHED: [Param; 8] = [
+    param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, 0.5),
+    param("signal_size", |s| &mut s.signal_size, (0.1, 1e3), (2.0, 1.0), true, 0.35),
+    param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, 0.5001),
+    param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, 0.5001),
+    param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, 0.7),
+    param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, 0.6),
+    slope("exposure_slope", |s| &mut s.exposure_slope, false),
+    slope("capture_slope", |s| &mut s.capture_slope, true),
+];
+
+/// Standard deviation of the logarithm of the weight of the empty cell.
+pub const EMPTY_SD: f64 = 1.0;
+
+/// Everything that is fitted.
+#[derive(Clone)]
+pub struct Params {
+    pub shared: Shared,
+    /// Probability that a cell carries the guide.
+    pub prior: Vec<f64>,
+    /// Of ambient UMIs; sums to 1.
+    pub share: Vec<f64>,
+    /// Signal UMIs of a carrier of capture 1.
+    pub efficiency: Vec<f64>,
+    /// Of all UMIs; it is counted, not fitted.
+    pub library: Vec<f64>,
+    /// Mean exposure and capture of each batch; captures are 1 on average.
+    pub exposure: Vec<f64>,
+    pub capture: Vec<f64>,
+    /// Gamma prior of the efficiencies: mean and shape.
+    pub efficiency_mean: f64,
+    pub efficiency_shape: f64,
+    /// Beta prior of the priors, by its mean.
+    pub prior_mean: f64,
+}
+
+/// What the priors of guides weigh: cells, ambient UMIs of the average guide.
+pub const PRIOR_CELLS: f64 = 0.5;
+pub const SHARE_UMIS: f64 = 0.5;
+
+impl Params {
+    pub fn n_guides(&self) -> usize {
+        self.prior.len()
+    }
+
+    /// Moves the searched parameters.
+    pub fn shift(&mut self, offsets: &[f64; SEARCHED.len()]) {
+        for (param, &offset) in SEARCHED.iter().zip(offsets) {
+            let value = (param.at)(&mut self.shared);
+            if offset != 0.0 {
+                *value = param.moved(*value, offset);
+            }
+        }
+    }
+
+    /// ln of the probability that independent guides leave a cell empty.
+    pub fn ln_none(&self) -> f64 {
+        self.prior.iter().map(|&pi| ln_1p(-pi)).sum()
+    }
+
+    /// Log density of all priors, without what stays constant.
+    pub fn ln_prior(&self) -> f64 {
+        let shared: f64 = SEARCHED.iter().map(|param| param.ln_prior(&self.shared)).sum();
+        let empty = -0.5 * (self.shared.empty_weight.ln() / EMPTY_SD).powi(2);
+        let n_guides = self.n_guides() as f64;
+        // Densities of logit pi, of ln f (both with their constants, as what they are centred at is refreshed), and of q.
+        let (one, other) = (PRIOR_CELLS, PRIOR_CELLS * (1.0 / self.prior_mean - 1.0));
+        let of_beta = ln_gamma(one + other) - ln_gamma(one) - ln_gamma(other);
+        let shape = self.efficiency_shape;
+        let of_gamma = shape * shape.ln() - ln_gamma(shape);
+        let mut guides = 0.0;
+        for g in 0..self.n_guides() {
+            if self.prior[g] > NEVER {
+                guides += of_beta + one * self.prior[g].ln() + other * ln_1p(-self.prior[g]);
+                let ratio = self.efficiency[g] / self.efficiency_mean;
+                guides += of_gamma + shape * (ratio.ln() - ratio);
+            }
+            guides += SHARE_UMIS * n_guides * self.library[g].max(1e-12) * self.share[g].ln();
+        }
+        shared + empty + guides
+    }
+}
