@@ -8,9 +8,11 @@
 //!
 //! where b_j is the mass of j background UMIs over that of none, s_i that of i signal UMIs over that of none, and `hidden`
 //! the probability that the guide is carried, given a zero. A share hidden(d) of the first term is carried, too.
+use std::collections::HashMap;
+
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
-use super::tables::Tables;
+use super::tables::{up_to, Tables};
 use crate::special::{ln_factorial, ln_gamma, LnSum};
 
 /// The counts of a cell.
@@ -31,13 +33,18 @@ const FIRST_NODES: usize = 7;
 const APART: f64 = 1.4;
 /// Nodes with less of the posterior than this are left out.
 const MATTERS: f64 = 1e-5;
+/// The same where posteriors are final.
+const APART_EXACT: f64 = 1.2;
+const MATTERS_EXACT: f64 = 1e-6;
 /// Most nodes of one kind in a look; and looks until the nodes fit.
 const MOST_NODES: usize = 48;
-const LOOKS: usize = 5;
+const LOOKS: usize = 4;
+const FEW_LOOKS: usize = 2;
 /// Up to here, masses are multiplied up from that of a zero, and all terms of the sum are taken one by one.
 const MULTIPLIED: usize = 16;
-/// Groups of terms are so many standard deviations of the signal wide; the first ones are taken one by one.
-const GROUP: f64 = 0.3;
+/// Further out, s is taken as straight between terms that are so many standard deviations of the signal apart; the first ones are
+/// taken one by one.
+const GROUP: f64 = 0.15;
 const ONE_BY_ONE: usize = 6;
 /// The sum ends where a term is less than this of it.
 const TINY: f64 = 1e-9;
@@ -57,10 +64,9 @@ struct Nodes {
 }
 
 impl Nodes {
-    /// About so many nodes that cover the range; strides are odd, so that a node is the middle of what it stands for.
+    /// About so many nodes that cover the range.
     fn covering((from, to): (usize, usize), about: usize) -> Self {
-        let stride = (to - from).div_ceil(about) | 1;
-        Self::with_stride((from, to), stride)
+        Self::with_stride((from, to), (to - from).div_ceil(about).max(1))
     }
 
     fn with_stride((from, to): (usize, usize), stride: usize) -> Self {
@@ -82,11 +88,11 @@ impl Nodes {
         (0..self.len()).map(move |i| self.at(i))
     }
 
-    /// What lies in the middle between neighbours, as a range of the finest nodes; the ends take all that is beyond.
+    /// What a node stands for, see [`up_to`]: half way to its neighbours; the ends take all that is beyond.
     fn range(&self, i: usize, all: usize) -> (usize, usize) {
-        let half = self.stride as usize / 2;
-        let from = if i == 0 { 0 } else { self.at(i) - half };
-        let to = if i + 1 == self.len() { all } else { (self.at(i) + half + 1).min(all) };
+        let (middle, stride) = (2 * self.at(i) + 1, self.stride as usize);
+        let from = if i == 0 { 0 } else { middle - stride };
+        let to = if i + 1 == self.len() { 2 * all } else { (middle + stride).min(2 * all) };
         (from.min(to), to)
     }
 }
@@ -96,6 +102,26 @@ impl Nodes {
 pub struct Place {
     exposure: Nodes,
     capture: Nodes,
+}
+
+/// Where the posteriors of cells with about as many guides and UMIs were found: a guess for the next one.
+#[derive(Default)]
+pub struct Places {
+    last: HashMap<(usize, usize, u32), Place>,
+}
+
+impl Places {
+    fn key(counts: &Counts) -> (usize, usize, u32) {
+        (counts.class, counts.guides.len().min(12), (3.0 * (1.0 + counts.depth).ln()) as u32)
+    }
+
+    pub fn guess(&self, counts: &Counts) -> Option<Place> {
+        self.last.get(&Self::key(counts)).copied()
+    }
+
+    pub fn keep(&mut self, counts: &Counts, place: Place) {
+        self.last.insert(Self::key(counts), place);
+    }
 }
 
 /// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
@@ -138,6 +164,7 @@ struct Span {
     factor: usize,
     /// Rows of the sum over j < y; b_y follows them.
     rows: usize,
+    /// F is divided by a bound of it.
     scale: f64,
 }
 
@@ -174,17 +201,18 @@ impl Look {
             capture: Nodes::covering(ranges.1, FIRST_NODES),
         });
         SEEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        for look in 0..LOOKS {
+        let looks = if before.is_some() && !exact { FEW_LOOKS } else { LOOKS };
+        for look in 0..looks {
             LOOKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             NODES.fetch_add((self.place.exposure.len() * self.place.capture.len()) as u64, std::sync::atomic::Ordering::Relaxed);
             self.look(params, tables, counts, exact);
-            if look + 1 == LOOKS {
+            if look + 1 == looks {
                 break;
             }
             self.marginals();
             let next = Place {
-                exposure: better(&self.of_exposure, self.place.exposure, ranges.0),
-                capture: better(&self.of_capture, self.place.capture, ranges.1),
+                exposure: better(&self.of_exposure, self.place.exposure, ranges.0, exact),
+                capture: better(&self.of_capture, self.place.capture, ranges.1, exact),
             };
             if next == self.place {
                 break;
@@ -231,13 +259,13 @@ impl Look {
         self.empty.clear();
         for i in 0..n_k {
             let (from, to) = ks.range(i, EXPOSURES.n);
-            let mass = prior.exposure_below[to][0] - prior.exposure_below[from][0];
+            let mass = up_to(&prior.exposure_below, to)[0] - up_to(&prior.exposure_below, from)[0];
             self.empty.push(mass.max(0.0) * (tables.ln_zero_ambient[ks.at(i)] - top_k).exp());
         }
         self.weight.clear();
         for i in 0..n_l {
             let (from, to) = ls.range(i, CAPTURES.n);
-            let mass = prior.capture_below[to][0] - prior.capture_below[from][0];
+            let mass = up_to(&prior.capture_below, to)[0] - up_to(&prior.capture_below, from)[0];
             let of_l = mass.max(0.0) * (tables.ln_zero_signal[ls.at(i)] - top_l).exp();
             self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
         }
@@ -260,8 +288,8 @@ impl Look {
             let g = guide as usize;
             // Chimeras come from the other UMIs of the cell.
             ln.add(hopping * y * params.library[g]);
-            self.masses(params, tables, g, y, counts.depth, exact);
-            let most = self.multiply(n_k, n_l);
+            let most = self.masses(params, tables, g, y, counts.depth, exact);
+            self.multiply(n_k, n_l);
             ln.times(most);
             if at % 8 == 7 {
                 let top = self.weight.iter().chain(&self.empty).fold(0.0, |top: f64, w| top.max(*w));
@@ -281,7 +309,7 @@ impl Look {
     }
 
     /// Masses of background and signal of a count.
-    fn masses(&mut self, params: &Params, tables: &Tables, g: usize, y: f64, depth: f64, exact: bool) {
+    fn masses(&mut self, params: &Params, tables: &Tables, g: usize, y: f64, depth: f64, exact: bool) -> f64 {
         let shared = &params.shared;
         let (a, r) = (shared.ambient_size, shared.signal_size);
         let (ks, ls) = (self.place.exposure, self.place.capture);
@@ -331,35 +359,36 @@ impl Look {
         self.fore.extend_from_slice(s);
         self.signal.push(y);
         let mut sum = largest(s);
-        let (mut j, mut ended) = (1, false);
-        while j < n {
-            let i = (n - j) as f64;
+        // The last row is that of `anchor`; j is the next to be shared out.
+        let (mut anchor, mut j, mut ended) = (0, 1, false);
+        while anchor + 1 < n {
+            let i = (n - anchor) as f64;
             let mut width = 1;
-            if j >= ONE_BY_ONE && n > MULTIPLIED {
-                // Odd, so that one term is in the middle, and not beyond y - 1.
-                width = ((GROUP * (i + i * i / r).sqrt().min(i)) as usize | 1).min((n - j - 1) | 1);
-                if width > n - j {
-                    width = 1;
-                }
+            if anchor >= ONE_BY_ONE && n > MULTIPLIED {
+                width = ((GROUP * (i + i * i / r).sqrt().min(i)) as usize).clamp(1, n - 1 - anchor);
             }
+            let next = anchor + width;
             let start = self.back.len();
             self.back.resize(start + n_k, 0.0);
             self.soup.resize(start + n_k, 0.0);
-            for j in j..j + width {
+            while j <= next {
                 back.step(j);
-                let rows = self.back[start..].iter_mut().zip(&mut self.soup[start..]);
-                for ((to, of_soup), (mass, u)) in rows.zip(back.mass.iter().zip(&back.u)) {
-                    *to += mass;
-                    *of_soup += a * u;
+                let part = (j - anchor) as f64 / width as f64;
+                for k in 0..n_k {
+                    let (mass, soup) = (back.mass[k], a * back.u[k]);
+                    self.back[start + k] += part * mass;
+                    self.soup[start + k] += part * soup;
+                    if width > 1 {
+                        self.back[start - n_k + k] += (1.0 - part) * mass;
+                        self.soup[start - n_k + k] += (1.0 - part) * soup;
+                    }
                 }
+                j += 1;
             }
-            let most = largest(&self.back[start..]);
-            // s of the middle term from that of the one before.
-            let (mut i, to) = (self.signal[self.signal.len() - 1], y - (j + width / 2) as f64);
+            let to = y - next as f64;
             let mut ratio = 1.0;
-            while i > to {
-                ratio *= i / (r + i - 1.0);
-                i -= 1.0;
+            for i in (n - next + 1..=n - anchor).rev() {
+                ratio *= i as f64 / (r + i as f64 - 1.0);
             }
             if by_ln {
                 rise += ratio.ln();
@@ -370,9 +399,9 @@ impl Look {
             self.fore.extend_from_slice(s);
             self.signal.push(to);
             span.rows += 1;
-            let term = most * largest(s);
+            anchor = next;
+            let term = largest(&self.back[start..]) * largest(s);
             sum += term;
-            j += width;
             if term < TINY * sum && j > 3 {
                 ended = j < n;
                 break;
@@ -380,7 +409,7 @@ impl Look {
         }
         // b_y.
         if !ended || n <= MULTIPLIED {
-            for j in j.min(n)..=n {
+            for j in j..=n {
                 back.step(j);
             }
             self.back.extend_from_slice(&back.mass);
@@ -398,33 +427,47 @@ impl Look {
             self.back.resize(self.back.len() + n_k, 0.0);
             self.soup.resize(self.soup.len() + n_k, 0.0);
         }
-        self.spans.push(span);
-    }
-
-    /// F of the last count at each pair of nodes, into the weights. Returns its largest, by which it is divided.
-    fn multiply(&mut self, n_k: usize, n_l: usize) -> f64 {
-        let Some(span) = self.spans.last_mut() else { return 1.0 };
-        let last = &self.back[span.back + span.rows * n_k..][..n_k];
-        let mut most = 0.0f64;
-        for l in 0..n_l {
-            let start = self.factor.len();
-            self.factor.extend_from_slice(last);
-            let row = &mut self.factor[start..];
-            for j in 0..span.rows {
-                let s = self.fore[span.fore + j * n_l + l];
-                let back = &self.back[span.back + j * n_k..][..n_k];
-                row.iter_mut().zip(back).for_each(|(f, b)| *f += b * s);
-            }
-            most = row.iter().fold(most, |most, &f| if f > most { f } else { most });
-        }
+        let most = sum + largest(&self.back[self.back.len() - n_k..]);
         let most = most.clamp(f64::MIN_POSITIVE, f64::MAX);
         span.scale = 1.0 / most;
-        for (w, f) in self.weight.iter_mut().zip(&mut self.factor[span.factor..]) {
-            *f = (*f * span.scale).max(1e-290);
-            *w *= *f;
-        }
-        self.empty.iter_mut().zip(last).for_each(|(w, b)| *w *= b * span.scale);
+        self.spans.push(span);
         most
+    }
+
+    /// F of the last count at each pair of nodes, over its bound, into the weights.
+    fn multiply(&mut self, n_k: usize, n_l: usize) {
+        let Some(&span) = self.spans.last() else { return };
+        let by = span.scale;
+        let last = &self.back[span.back + span.rows * n_k..][..n_k];
+        let start = self.factor.len();
+        self.factor.resize(start + n_k * n_l, 0.0);
+        let rows = self.factor[start..].chunks_exact_mut(n_k).zip(self.weight.chunks_exact_mut(n_k));
+        let back = &self.back[span.back..];
+        for (l, (factor, weight)) in rows.enumerate() {
+            let s = |j: usize| self.fore[span.fore + j * n_l + l];
+            if span.rows == 1 {
+                let s = s(0);
+                for (f, b) in factor.iter_mut().zip(last) {
+                    *f = b + s;
+                }
+            } else {
+                let (s0, s1) = (s(0), s(1));
+                for (f, (b, one)) in factor.iter_mut().zip(last.iter().zip(&back[n_k..2 * n_k])) {
+                    *f = b + s0 + one * s1;
+                }
+                for j in 2..span.rows {
+                    let s = s(j);
+                    for (f, b) in factor.iter_mut().zip(&back[j * n_k..(j + 1) * n_k]) {
+                        *f += b * s;
+                    }
+                }
+            }
+            for (f, w) in factor.iter_mut().zip(weight) {
+                *f = (*f * by).max(1e-290);
+                *w *= *f;
+            }
+        }
+        self.empty.iter_mut().zip(last).for_each(|(w, b)| *w *= b * by);
     }
 
     /// The posterior of each stored count.
@@ -513,7 +556,8 @@ impl Look {
 }
 
 /// Nodes that suit this posterior better, or the same ones.
-fn better(mass: &[f64], nodes: Nodes, range: (usize, usize)) -> Nodes {
+fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> Nodes {
+    let (apart, matters) = if exact { (APART_EXACT, MATTERS_EXACT) } else { (APART, MATTERS) };
     let all: f64 = mass.iter().sum();
     if !(all > 0.0 && all.is_finite()) {
         return Nodes::covering(range, MOST_NODES);
@@ -522,22 +566,22 @@ fn better(mass: &[f64], nodes: Nodes, range: (usize, usize)) -> Nodes {
     let stride = nodes.stride as usize;
     let mean = mass.iter().enumerate().map(|(i, m)| m * at(i)).sum::<f64>() / all;
     let variance = mass.iter().enumerate().map(|(i, m)| m * (at(i) - mean).powi(2)).sum::<f64>() / all;
-    let first = mass.iter().position(|&m| m > MATTERS * all).unwrap_or(0);
-    let last = mass.iter().rposition(|&m| m > MATTERS * all).unwrap_or(mass.len() - 1);
+    let first = mass.iter().position(|&m| m > matters * all).unwrap_or(0);
+    let last = mass.iter().rposition(|&m| m > matters * all).unwrap_or(mass.len() - 1);
     // Less what a wide stride blurs.
     let blur = (stride * stride - 1) as f64 / 12.0;
     let sd = (variance - blur).max(variance / 8.0).max(0.0).sqrt();
-    let wanted = ((APART * sd) as usize).saturating_sub(1) | 1;
+    let wanted = ((apart * sd) as usize).max(1);
     let is_cut_off = (first == 0 && nodes.at(0) > range.0 + stride / 2)
         || (last + 1 == mass.len() && nodes.at(last) + stride / 2 + 1 < range.1);
-    let is_wide = first + (mass.len() - 1 - last) > 2 + mass.len() / 4 || (wanted > 2 * stride && mass.len() > 12);
+    let is_wide = first + (mass.len() - 1 - last) > 2 + mass.len() / 4 || (wanted >= 2 * stride && mass.len() > 8);
     if stride <= wanted && !is_cut_off && !is_wide {
         return nodes;
     }
     let reach = stride / 2 + if is_cut_off { 2 * stride } else { 0 };
     let from = nodes.at(first).saturating_sub(reach).max(range.0);
     let to = (nodes.at(last) + reach + 1).min(range.1);
-    let stride = wanted.max((to - from).div_ceil(MOST_NODES) | 1);
+    let stride = wanted.max((to - from).div_ceil(MOST_NODES));
     Nodes::with_stride((from, to), stride)
 }
 

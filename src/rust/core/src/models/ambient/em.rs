@@ -7,9 +7,12 @@ use crate::run::Progress;
 use crate::Result;
 
 /// Cells that the search looks at.
-const SEARCH_COUNTS: usize = 12_000;
+const SEARCH_COUNTS: usize = 8_000;
 /// A fit has converged when two searches in a row gained less than this, and so much per cell.
-const LEAST_GAIN: f64 = 0.2;
+const LEAST_GAIN: f64 = 0.5;
+/// A step that falls is halved so often at most; and what sums over nodes, which follow their cells, are off by in a cell.
+const MOST_HALVINGS: usize = 3;
+const ROUNDING: f64 = 5e-4;
 const LEAST_STEP: f64 = 0.05;
 
 /// A fit on its way.
@@ -81,8 +84,14 @@ impl Fit {
                     idle = 0;
                 }
                 base = self.objective;
+                let before = (self.params.clone(), sums);
                 self.search(climb)?;
                 sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+                if sums.ln_lik + self.params.ln_prior() < self.objective {
+                    // What some of the cells gain, all may lose.
+                    (self.params, sums) = before;
+                    self.steps.iter_mut().for_each(|step| *step = (0.5 * *step).max(LEAST_STEP));
+                }
                 if std::env::var("KAICHI_TRACE").is_ok() {
                     eprintln!("round {} obj {:.3} after search {:.3} {:?} A {:?} d {:?} pi {:?}", self.rounds, self.objective, sums.ln_lik + self.params.ln_prior(), self.params.shared, &self.params.exposure[..self.params.exposure.len().min(3)], &self.params.capture[..self.params.capture.len().min(3)], self.params.prior.iter().sum::<f64>());
                 }
@@ -95,17 +104,36 @@ impl Fit {
         Ok(())
     }
 
-    /// An M-step and the pass after it; shortened until it does not fall.
+    /// M-steps on more cells, without a search.
+    pub fn settle(&mut self, climb: &Climb, rounds: usize) -> Result<()> {
+        self.places = vec![None; climb.sample.patterns.len()];
+        for _ in 0..rounds {
+            climb.progress.check()?;
+            let sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+            self.params.refresh(&sums, climb.live);
+            self.params.update(&sums, climb.live, self.soup_only);
+        }
+        Ok(())
+    }
+
+    /// An M-step and the pass after it; shortened where the objective would fall.
     fn step(&mut self, climb: &Climb, sums: Sums) -> Result<Sums> {
         let from = self.params.clone();
         let here = sums.ln_lik + from.ln_prior();
         self.params.update(&sums, climb.live, self.soup_only);
-        let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
-        let there = next.ln_lik + self.params.ln_prior();
-        if std::env::var("KAICHI_TRACE").is_ok() && there < here {
-            eprintln!("  round {} fell by {:.5}", self.rounds, here - there);
+        for _ in 0..MOST_HALVINGS {
+            let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+            let there = next.ln_lik + self.params.ln_prior();
+            if there >= here - ROUNDING * next.cells {
+                return Ok(next);
+            }
+            if std::env::var("KAICHI_TRACE").is_ok() {
+                eprintln!("  round {} fell by {:.5}", self.rounds, here - there);
+            }
+            self.params.halve_towards(&from);
         }
-        Ok(next)
+        self.params = from;
+        Ok(sums)
     }
 
     /// One step of all searched parameters at once: each to the top of the parabola through the objective here, a step up and

@@ -21,11 +21,15 @@ use pass::Zeros;
 use sample::Sample;
 
 const TRAINING_CELLS: usize = 20_000;
-const START_CELLS: usize = 4_000;
+const TRAINING_COUNTS: usize = 60_000;
+const SETTLING_COUNTS: usize = 1_500_000;
+const SETTLING_ROUNDS: usize = 3;
+const START_CELLS: usize = 2_000;
+const START_COUNTS: usize = 16_000;
 const SHORT_ROUNDS: usize = 8;
 const ROUNDS: usize = 100;
 const NEAR: f64 = 1e-4;
-const GAIN: f64 = 1e-5;
+const GAIN: f64 = 2e-5;
 /// Least mean signal, UMIs.
 const LEAST_SIGNAL: f64 = 2.0;
 
@@ -72,7 +76,7 @@ impl Model for Ambient {
         let all_umis: f64 = umis.iter().sum();
         let library: Vec<f64> = umis.iter().map(|u| u / all_umis).collect();
         let trace = std::env::var("KAICHI_TRACE").is_ok();
-        let training = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(TRAINING_CELLS).max(1)));
+        let training = Sample::some(counts, TRAINING_CELLS, TRAINING_COUNTS);
         let zeros = match std::env::var("KAICHI_ZEROS").as_deref() {
             Ok("counted") => Zeros::Counted,
             Ok("unseen") => Zeros::Unseen,
@@ -80,7 +84,7 @@ impl Model for Ambient {
         };
         let climb = Climb { sample: &training, live: &live, zeros, progress };
         let mut best: Option<Fit> = None;
-        let few = Sample::new(counts, (0..n_cells).step_by(n_cells.div_ceil(START_CELLS).max(1)));
+        let few = Sample::some(counts, START_CELLS, START_COUNTS);
         let short = Climb { sample: &few, ..climb };
         for posterior in [start::each_guide(&few, control, progress)?, start::by_share(&few)] {
             let params = start::start(&few, &library, &posterior, &live, counts.n_batches());
@@ -102,12 +106,18 @@ impl Model for Ambient {
         if trace { eprintln!("soup: {:.2} rounds {} {:?}", soup.objective, soup.rounds, soup.params.shared); }
         let n_live = live.iter().filter(|&&l| l).count() as f64;
         fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik) - (3.0 * n_live + 5.0 * (training.cells.len() as f64).ln());
-        let all = if training.cells.len() + training.without.iter().sum::<f64>() as usize == n_cells {
+        let n_trained = training.cells.len() + training.without.iter().sum::<f64>() as usize;
+        let all = if n_trained == n_cells {
             training
         } else {
+            // Guides learn from more cells.
+            let some = Sample::some(counts, n_cells, SETTLING_COUNTS);
+            fit.settle(&Climb { sample: &some, ..climb }, SETTLING_ROUNDS)?;
+            drop(some);
             Sample::new(counts, 0..n_cells)
         };
-        let pairs = pass::posteriors(&fit.params, &all, progress)?;
+        let known = pass::posteriors(&fit.params, &all, progress)?;
+        let pairs = &known.pairs;
         if trace { let l = |x: &std::sync::atomic::AtomicU64| x.load(std::sync::atomic::Ordering::Relaxed) as f64;
             eprintln!("seen {} looks each {:.2} nodes each look {:.1}", l(&cell::SEEN), l(&cell::LOOKED) / l(&cell::SEEN), l(&cell::NODES) / l(&cell::LOOKED)); }
         let p = &fit.params;

@@ -161,6 +161,28 @@ impl Params {
         }
     }
 
+    /// To the geometric mean of these and others.
+    pub fn halve_towards(&mut self, other: &Self) {
+        let halve = |to: &mut f64, other: f64| *to = (*to * other).sqrt();
+        let lists = [
+            (&mut self.prior, &other.prior),
+            (&mut self.share, &other.share),
+            (&mut self.efficiency, &other.efficiency),
+            (&mut self.exposure, &other.exposure),
+            (&mut self.capture, &other.capture),
+        ];
+        for (to, other) in lists {
+            to.iter_mut().zip(other).for_each(|(to, &other)| halve(to, other));
+        }
+        let total: f64 = self.share.iter().sum();
+        self.share.iter_mut().for_each(|q| *q /= total);
+        for param in SEARCHED.iter().filter(|param| !param.is_slope) {
+            let value = param.get(&other.shared);
+            halve((param.at)(&mut self.shared), value);
+        }
+        halve(&mut self.shared.empty_weight, other.shared.empty_weight);
+    }
+
     /// ln of the probability that independent guides leave a cell empty.
     pub fn ln_none(&self) -> f64 {
         self.prior.iter().map(|&pi| ln_1p(-pi)).sum()

@@ -1,8 +1,9 @@
 //! One pass over the cells: the log-likelihood, and what guides and batches learn from it.
-use super::cell::{Look, Pair, Place};
+use super::cell::{Look, Pair, Place, Places};
+use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::sample::Sample;
-use super::tables::Tables;
+use super::tables::{up_to, Tables};
 use crate::run::Progress;
 use crate::Result;
 use std::collections::HashMap;
@@ -26,11 +27,21 @@ pub struct OfBatch {
     pub ln_exposure: f64,
     pub capture: f64,
     pub ln_capture: f64,
+    /// What the same sums would be if they were as the prior has them.
+    pub expected: Expected,
     /// Ambient UMIs and what could have brought them; signal UMIs likewise.
     pub soup: f64,
     pub reach: f64,
     pub signal: f64,
     pub captured: f64,
+}
+
+#[derive(Clone, Copy, Default)]
+pub struct Expected {
+    pub exposure: f64,
+    pub ln_exposure: f64,
+    pub capture: f64,
+    pub ln_capture: f64,
 }
 
 #[derive(Clone)]
@@ -74,6 +85,10 @@ impl Sums {
             to.ln_exposure += from.ln_exposure;
             to.capture += from.capture;
             to.ln_capture += from.ln_capture;
+            to.expected.exposure += from.expected.exposure;
+            to.expected.ln_exposure += from.expected.ln_exposure;
+            to.expected.capture += from.expected.capture;
+            to.expected.ln_capture += from.expected.ln_capture;
             to.soup += from.soup;
             to.reach += from.reach;
             to.signal += from.signal;
@@ -101,12 +116,15 @@ impl Sums {
         let key = &sample.classes[class];
         let batch = &mut self.batches[key.batch];
         let (ln_e, ln_d) = (prior.factors.0.ln(), prior.factors.1.ln());
+        let of_exposure = prior.exposure_below[EXPOSURES.n];
+        let of_capture = prior.capture_below[CAPTURES.n];
+        let before = (batch.usual, batch.cells);
         for (k, (from, to), n) in exposure {
             self.exposures[k] += n;
             batch.cells += n;
             batch.reach += n * tables.exposures[k] * tables.reach[k];
             // Within what a node stands for, mass is as in the prior.
-            let (low, high) = (&prior.exposure_below[from], &prior.exposure_below[to]);
+            let (low, high) = (up_to(&prior.exposure_below, from), up_to(&prior.exposure_below, to));
             let each = n / (high[0] - low[0]).max(f64::MIN_POSITIVE);
             let usual = each * (high[1] - low[1]);
             batch.usual += usual;
@@ -114,7 +132,7 @@ impl Sums {
             batch.ln_exposure += each * (high[3] - low[3]) - usual * ln_e;
         }
         let learn = |batch: &mut OfBatch, (from, to): (usize, usize), n: f64| {
-            let (low, high) = (&prior.capture_below[from], &prior.capture_below[to]);
+            let (low, high) = (up_to(&prior.capture_below, from), up_to(&prior.capture_below, to));
             let each = n / (high[0] - low[0]).max(f64::MIN_POSITIVE);
             batch.capture += each * (high[1] - low[1]) / prior.factors.1;
             batch.ln_capture += each * (high[2] - low[2]) - n * ln_d;
@@ -125,8 +143,15 @@ impl Sums {
             batch.captured += n * tables.hidden_capture[l];
         }
         if unknown != 0.0 {
-            learn(batch, (0, tables.captures.len()), unknown);
+            learn(batch, (0, 2 * CAPTURES.n), unknown);
         }
+        let (usual, cells) = (batch.usual - before.0, batch.cells - before.1);
+        let usual = usual / of_exposure[1].max(f64::MIN_POSITIVE);
+        batch.expected.exposure += usual * of_exposure[2] / prior.factors.0;
+        batch.expected.ln_exposure += usual * (of_exposure[3] - of_exposure[1] * ln_e);
+        let cells = cells / of_capture[0].max(f64::MIN_POSITIVE);
+        batch.expected.capture += cells * of_capture[1] / prior.factors.1;
+        batch.expected.ln_capture += cells * (of_capture[2] - of_capture[0] * ln_d);
     }
 }
 
@@ -210,10 +235,15 @@ pub fn pass(
     let blocks = progress.each(blocks, |(block, places)| {
         let mut sums = Sums::new(n_guides, n_batches, &tables);
         let mut look = Look::default();
+        let mut near = Places::default();
         for (&(place, n), before) in sample.patterns[block].iter().zip(places) {
             let cell = sample.cell(place as usize);
-            look.see(params, &tables, cell, *before, false);
+            let known = before.is_some();
+            look.see(params, &tables, cell, before.or_else(|| near.guess(&cell)), false);
             *before = Some(look.place());
+            if !known {
+                near.keep(&cell, look.place());
+            }
             sums.ln_lik += n * look.ln_lik;
             sums.cells += n;
             sums.empty += n * params.shared.empty_weight * look.empty.iter().sum::<f64>();
@@ -276,8 +306,8 @@ pub fn pass(
             &tables,
             sample,
             class,
-            exposure.into_iter().map(|(k, p)| (k, (k, k + 1), n * p)),
-            capture.into_iter().map(|(l, p)| (l, (l, l + 1), any * p)),
+            exposure.into_iter().map(|(k, p)| (k, (2 * k, 2 * k + 2), n * p)),
+            capture.into_iter().map(|(l, p)| (l, (2 * l, 2 * l + 2), any * p)),
             none,
         );
     }
@@ -300,27 +330,57 @@ pub fn pass(
     Ok(sums)
 }
 
-/// The posteriors of all stored counts of the sample, cell by cell.
-pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Result<Vec<Pair>> {
+/// What is known of the cells of a sample in the end.
+#[derive(Default)]
+pub struct Known {
+    /// Of all stored counts, cell by cell.
+    pub pairs: Vec<Pair>,
+    /// Mean exposure and capture of each cell with UMIs.
+    pub effects: Vec<[f64; 2]>,
+    pub ln_lik: f64,
+}
+
+/// The posteriors of all stored counts of the sample.
+pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Result<Known> {
     let tables = Tables::new(params, &sample.classes);
     let blocks = progress.each(Sample::blocks(sample.cells.len()), |block| {
         let mut look = Look::default();
-        let mut pairs = Vec::new();
-        let mut seen: HashMap<(usize, i32, u64), Pair> = HashMap::new();
+        let mut near = Places::default();
+        let mut known = Known::default();
+        // Cells with one and the same count are alike.
+        let mut seen: HashMap<(usize, i32, u64), (usize, usize)> = HashMap::new();
         for place in block {
             let cell = sample.cell(place);
             let key = (cell.class, cell.guides[0], cell.umis[0] as u64);
-            if let (1, Some(pair)) = (cell.guides.len(), seen.get(&key)) {
-                pairs.push(*pair);
-                continue;
+            if cell.guides.len() == 1 {
+                if let Some(&(pair, effect)) = seen.get(&key) {
+                    known.pairs.push(known.pairs[pair]);
+                    known.effects.push(known.effects[effect]);
+                    continue;
+                }
+                seen.insert(key, (known.pairs.len(), known.effects.len()));
             }
-            look.see(params, &tables, cell, None, true);
-            look.pairs(&tables, cell, |pair| pairs.push(pair));
-            if let ([_], Some(pair)) = (cell.guides, pairs.last()) {
-                seen.insert(key, *pair);
-            }
+            look.see(params, &tables, cell, near.guess(&cell), true);
+            near.keep(&cell, look.place());
+            look.marginals();
+            let mean = |nodes: &mut dyn Iterator<Item = (usize, f64)>, at: &[f64]| {
+                let (sum, all) = nodes.fold((0.0, 0.0), |(sum, all), (i, p)| (sum + p * at[i], all + p));
+                sum / all.max(f64::MIN_POSITIVE)
+            };
+            let exposure = mean(&mut look.exposures().map(|(k, _, p)| (k, p)), &tables.exposures);
+            let capture = mean(&mut look.captures().map(|(l, _, p)| (l, p)), &tables.captures);
+            known.effects.push([exposure, capture]);
+            known.ln_lik += look.ln_lik;
+            look.pairs(&tables, cell, |pair| known.pairs.push(pair));
         }
-        pairs
+        known
     })?;
-    Ok(blocks.concat())
+    let mut all = Known::default();
+    all.pairs.reserve(sample.n_counts);
+    for block in blocks {
+        all.pairs.extend(block.pairs);
+        all.effects.extend(block.effects);
+        all.ln_lik += block.ln_lik;
+    }
+    Ok(all)
 }

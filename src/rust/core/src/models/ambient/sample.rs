@@ -9,6 +9,7 @@ use crate::counts::GuideCounts;
 /// Cells that are summed together; fixes the order of sums. More where there are more than [`BLOCKS`] of these.
 const BLOCK: usize = 256;
 const BLOCKS: usize = 128;
+const FEWEST_CELLS: usize = 600;
 /// Classes per power of e of the covariate.
 const COVARIATE_BINS: f64 = 8.0;
 
@@ -83,6 +84,15 @@ impl<'a> Sample<'a> {
             }
         }
         sample
+    }
+
+    /// Every so many cells, so that all lanes are there: about so many cells and counts at most.
+    pub fn some(counts: &'a GuideCounts<'a>, most_cells: usize, most_counts: usize) -> Self {
+        let n = counts.n_cells();
+        let by_cells = n.div_ceil(most_cells).max(1);
+        // A few hundred cells at least, however many counts they have.
+        let by_counts = counts.n_counts().div_ceil(most_counts).clamp(1, (n / FEWEST_CELLS).max(1));
+        Self::new(counts, (0..n).step_by(by_cells.max(by_counts)))
     }
 
     pub fn cell(&self, place: usize) -> Counts<'_> {

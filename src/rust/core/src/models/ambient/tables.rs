@@ -211,3 +211,13 @@ fn below<const N: usize>(values: impl Iterator<Item = [f64; N]>) -> Vec<[f64; N]
     }
     sums
 }
+
+/// Of such sums, that up to a place in halves of nodes: 2 i is before node i, 2 i + 1 its middle.
+pub fn up_to<const N: usize>(sums: &[[f64; N]], place: usize) -> [f64; N] {
+    let low = sums[place / 2];
+    if place % 2 == 0 {
+        return low;
+    }
+    let high = &sums[place / 2 + 1];
+    std::array::from_fn(|i| 0.5 * (low[i] + high[i]))
+}

@@ -32,20 +32,24 @@ impl Params {
         // PX-EM (Liu, Rubin and Wu 1998): the scale that the UMIs of each batch ask for goes into its exposure.
         let overall = ((all_soup + SHARE_UMIS) / (all_reach + SHARE_UMIS)).max(1e-6);
         let n: f64 = sums.batches.iter().map(|b| b.usual).sum();
-        let mean = (sums.batches.iter().map(|b| b.exposure).sum::<f64>() / n.max(1e-9)).max(1e-6);
+        let mean_of = |sum: f64, expected: f64, from: f64| if expected > 0.0 { from * sum / expected } else { from };
+        let means: Vec<f64> =
+            sums.batches.iter().zip(&self.exposure).map(|(b, &a)| mean_of(b.exposure, b.expected.exposure, a)).collect();
+        let mean = sums.batches.iter().zip(&means).map(|(b, a)| b.usual * a).sum::<f64>() / n.max(1e-9);
         for (batch, sums) in sums.batches.iter().enumerate() {
             let scale = (sums.soup + BATCH_CELLS * overall) / (sums.reach + BATCH_CELLS);
-            self.exposure[batch] =
-                (scale * (sums.exposure + BATCH_CELLS * mean) / (sums.usual + BATCH_CELLS)).clamp(2e-3, 1e5);
+            let leaning = (sums.usual * means[batch] + BATCH_CELLS * mean.max(1e-6)) / (sums.usual + BATCH_CELLS);
+            self.exposure[batch] = (scale * leaning).clamp(2e-3, 1e5);
         }
-        // Shape of the exposures: the mean of ln e less that of the logarithm of the mean of its batch.
-        let spread: f64 = sums
+        // By how much the spread of the exposures is more than the prior has it, on the same nodes.
+        let spread = |n: f64, sum: f64, ln: f64| if n > 0.0 && sum > 0.0 { n * (sum / n).ln() - ln } else { 0.0 };
+        let more: f64 = sums
             .batches
             .iter()
-            .map(|b| if b.usual > 0.0 { b.usual * (b.exposure / b.usual).ln() - b.ln_exposure } else { 0.0 })
+            .map(|b| spread(b.usual, b.exposure, b.ln_exposure) - spread(b.usual, b.expected.exposure, b.expected.ln_exposure))
             .sum();
         let shape = super::params::SEARCHED[2].prior;
-        self.shared.exposure_shape = shape_of(n, spread, self.shared.exposure_shape, shape, (0.2, 1e3));
+        self.shared.exposure_shape = shape_of(n, more, self.shared.exposure_shape, shape, (0.2, 1e3));
 
         if !soup_only {
             self.update_signal(sums, live);
@@ -78,8 +82,9 @@ impl Params {
         let overall = (signal + 1.0) / (captured + 1.0);
         for (batch, sums) in sums.batches.iter().enumerate() {
             let scale = (BATCH_CELLS + sums.signal / overall) / (BATCH_CELLS + sums.captured);
-            let mean = (sums.capture + BATCH_CELLS * self.capture[batch]) / (sums.cells + BATCH_CELLS);
-            self.capture[batch] = (mean * scale).clamp(1e-2, 1e2);
+            let mean = if sums.expected.capture > 0.0 { sums.capture / sums.expected.capture } else { 1.0 };
+            let mean = (sums.cells * mean + BATCH_CELLS) / (sums.cells + BATCH_CELLS);
+            self.capture[batch] = (self.capture[batch] * mean * scale).clamp(1e-2, 1e2);
         }
         let cells: f64 = sums.batches.iter().map(|b| b.cells).sum();
         let mean = sums.batches.iter().zip(&self.capture).map(|(b, d)| b.cells * d).sum::<f64>() / cells.max(1e-9);
@@ -88,13 +93,14 @@ impl Params {
             self.efficiency.iter_mut().for_each(|f| *f *= mean);
         }
         let cells: f64 = sums.batches.iter().map(|b| b.cells).sum();
-        let spread: f64 = sums
+        let spread = |n: f64, sum: f64, ln: f64| if n > 0.0 && sum > 0.0 { n * (sum / n).ln() - ln } else { 0.0 };
+        let more: f64 = sums
             .batches
             .iter()
-            .map(|b| if b.cells > 0.0 { b.cells * (b.capture / b.cells).max(1e-9).ln() - b.ln_capture } else { 0.0 })
+            .map(|b| spread(b.cells, b.capture, b.ln_capture) - spread(b.cells, b.expected.capture, b.expected.ln_capture))
             .sum();
         let prior = super::params::SEARCHED[3].prior;
-        self.shared.capture_shape = shape_of(cells, spread, self.shared.capture_shape, prior, (0.3, 1e3));
+        self.shared.capture_shape = shape_of(cells, more, self.shared.capture_shape, prior, (0.3, 1e3));
     }
 
     /// The weight of the empty cell that gives this share of empty cells, and its prior.
@@ -139,11 +145,13 @@ impl Params {
     }
 }
 
-/// The shape of a gamma: n (ln k - digamma(k)) = spread, with a log-normal prior. Newton's method in ln k.
-fn shape_of(n: f64, spread: f64, from: f64, prior: (f64, f64), bounds: (f64, f64)) -> f64 {
+/// The shape of a gamma, by bisection: n (ln k - digamma(k)), which is the spread that n values have, rises by `more`; with a
+/// log-normal prior.
+fn shape_of(n: f64, more: f64, from: f64, prior: (f64, f64), bounds: (f64, f64)) -> f64 {
     if n <= 0.0 {
         return from;
     }
+    let spread = n * (from.ln() - digamma(from)) + more;
     // Slope in ln k of n (k ln k - ln Gamma(k)) - k spread - ..., over k.
     let slope = |ln_k: f64| {
         let k: f64 = ln_k.exp();
