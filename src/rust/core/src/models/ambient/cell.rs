@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::tables::{up_to, Tables};
-use crate::special::{ln_factorial, ln_gamma, LnSum};
+use crate::special::LnSum;
 
 /// The counts of a cell.
 #[derive(Clone, Copy)]
@@ -34,8 +34,8 @@ const APART: f64 = 1.4;
 /// Nodes with less of the posterior than this are left out.
 const MATTERS: f64 = 1e-5;
 /// The same where posteriors are final.
-const APART_EXACT: f64 = 1.2;
-const MATTERS_EXACT: f64 = 1e-6;
+const APART_EXACT: f64 = 1.3;
+const MATTERS_EXACT: f64 = 3e-6;
 /// Most nodes of one kind in a look; and looks until the nodes fit.
 const MOST_NODES: usize = 48;
 const LOOKS: usize = 4;
@@ -52,6 +52,8 @@ const TINY: f64 = 1e-9;
 const MOST_UMIS: f64 = 10_000.0;
 /// Most background UMIs whose masses are worked out one by one where signal is certain.
 const FAR_OUT: usize = 300;
+/// Logarithms up to this have no exponential near the end of doubles.
+const LARGE_LN: f64 = 500.0;
 /// Log odds are reported up to this.
 pub const MOST_LN_ODDS: f64 = 700.0;
 
@@ -149,7 +151,6 @@ pub struct Look {
     of_exposure: Vec<f64>,
     of_capture: Vec<f64>,
     s: Vec<f64>,
-    ln_s: Vec<[f64; 2]>,
     ratio: Vec<f64>,
     weigh: Vec<f64>,
     background: Background,
@@ -221,6 +222,11 @@ impl Look {
         }
     }
 
+    pub fn debug(&self) {
+        let f = |m: &[f64], n: Nodes| { let all: f64 = m.iter().sum(); let mean = m.iter().enumerate().map(|(i, m)| m * n.at(i) as f64).sum::<f64>() / all; let v = m.iter().enumerate().map(|(i, m)| m * (n.at(i) as f64 - mean).powi(2)).sum::<f64>() / all; format!("{:?} mean {mean:.1} sd {:.2} {:?}", n, v.sqrt(), m.iter().map(|x| format!("{x:.0e}")).collect::<Vec<_>>().join(" ")) };
+        eprintln!("E {}", f(&self.of_exposure, self.place.exposure)); eprintln!("  D {}", f(&self.of_capture, self.place.capture));
+    }
+
     pub fn place(&self) -> Place {
         self.place
     }
@@ -254,19 +260,26 @@ impl Look {
         // Prior and zeros.
         let (ks, ls) = (self.place.exposure, self.place.capture);
         let (n_k, n_l) = (ks.len(), ls.len());
-        let top = |nodes: Nodes, ln: &[f64]| nodes.indices().map(|i| ln[i]).fold(f64::NEG_INFINITY, f64::max);
+        let top = |nodes: Nodes, ln: &[f64]| {
+            let top = nodes.indices().map(|i| ln[i]).fold(f64::NEG_INFINITY, f64::max);
+            // Mostly the exponentials that are tabled do.
+            if top > -LARGE_LN { 0.0 } else { top }
+        };
         let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.ln_zero_signal));
+        let zero = |ln: f64, tabled: f64, top: f64| if top == 0.0 { tabled } else { (ln - top).exp() };
         self.empty.clear();
         for i in 0..n_k {
             let (from, to) = ks.range(i, EXPOSURES.n);
             let mass = up_to(&prior.exposure_below, to)[0] - up_to(&prior.exposure_below, from)[0];
-            self.empty.push(mass.max(0.0) * (tables.ln_zero_ambient[ks.at(i)] - top_k).exp());
+            let k = ks.at(i);
+            self.empty.push(mass.max(0.0) * zero(tables.ln_zero_ambient[k], tables.zero_ambient[k], top_k));
         }
         self.weight.clear();
         for i in 0..n_l {
             let (from, to) = ls.range(i, CAPTURES.n);
             let mass = up_to(&prior.capture_below, to)[0] - up_to(&prior.capture_below, from)[0];
-            let of_l = mass.max(0.0) * (tables.ln_zero_signal[ls.at(i)] - top_l).exp();
+            let l = ls.at(i);
+            let of_l = mass.max(0.0) * zero(tables.ln_zero_signal[l], tables.zero_signal[l], top_l);
             self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
         }
         // The empty set, over all captures, in the same scale.
@@ -326,25 +339,20 @@ impl Look {
             scale: 1.0,
         };
 
-        // hidden s_y.
+        // hidden s_y = hidden rate^y Gamma(r + y) / (Gamma(r) y!); by logarithms where the last factor is beyond doubles.
         let s = &mut self.s;
-        s.clear();
-        if n <= MULTIPLIED {
-            s.extend(ls.indices().map(|l| hidden[l]));
-            for j in 0..n {
-                let step = (r + j as f64) / (j as f64 + 1.0);
-                s.iter_mut().zip(ls.indices()).for_each(|(s, l)| *s *= rate[l] * step);
+        let rise = tables.ln_rise_of_signal(y);
+        let by_ln = rise > LARGE_LN;
+        let masses = |s: &mut Vec<f64>, i: f64, rise: f64| {
+            s.clear();
+            if by_ln {
+                s.extend(ls.indices().map(|l| (hidden[l].ln() + i * rate[l].ln() + rise).exp()));
+            } else {
+                let rise = rise.exp();
+                s.extend(ls.indices().map(|l| hidden[l] * rise * rate[l].powi(i as i32)));
             }
-        }
-        // By their logarithms where the masses of few UMIs may be had from those of many, which underflow.
-        let by_ln = n > MULTIPLIED;
-        let mut rise = 0.0;
-        if by_ln {
-            rise = ln_rise(y, r);
-            self.ln_s.clear();
-            self.ln_s.extend(ls.indices().map(|l| [hidden[l].max(1e-300).ln(), rate[l].max(1e-300).ln()]));
-            s.extend(self.ln_s.iter().map(|[h, rate]| (h + y * rate + rise).exp()));
-        }
+        };
+        masses(s, y, rise);
         let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
         let mean = shared.hopping * (depth - y).max(0.0) * params.library[g];
         let back = &mut self.background;
@@ -386,16 +394,7 @@ impl Look {
                 j += 1;
             }
             let to = y - next as f64;
-            let mut ratio = 1.0;
-            for i in (n - next + 1..=n - anchor).rev() {
-                ratio *= i as f64 / (r + i as f64 - 1.0);
-            }
-            if by_ln {
-                rise += ratio.ln();
-                s.iter_mut().zip(&self.ln_s).for_each(|(s, [h, rate])| *s = (h + to * rate + rise).exp());
-            } else {
-                s.iter_mut().zip(ls.indices()).for_each(|(s, l)| *s *= ratio / rate[l]);
-            }
+            masses(s, to, tables.ln_rise_of_signal(to));
             self.fore.extend_from_slice(s);
             self.signal.push(to);
             span.rows += 1;
@@ -574,11 +573,11 @@ fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> Nod
     let wanted = ((apart * sd) as usize).max(1);
     let is_cut_off = (first == 0 && nodes.at(0) > range.0 + stride / 2)
         || (last + 1 == mass.len() && nodes.at(last) + stride / 2 + 1 < range.1);
-    let is_wide = first + (mass.len() - 1 - last) > 2 + mass.len() / 4 || (wanted >= 2 * stride && mass.len() > 8);
+    let is_wide = first + (mass.len() - 1 - last) > 3 || (0.9 * apart * sd >= (stride + 1) as f64 && mass.len() > 9);
     if stride <= wanted && !is_cut_off && !is_wide {
         return nodes;
     }
-    let reach = stride / 2 + if is_cut_off { 2 * stride } else { 0 };
+    let reach = stride / 2 + if is_cut_off { stride + 1 } else { 0 };
     let from = nodes.at(first).saturating_sub(reach).max(range.0);
     let to = (nodes.at(last) + reach + 1).min(range.1);
     let stride = wanted.max((to - from).div_ceil(MOST_NODES));
@@ -636,9 +635,4 @@ impl Background {
             j += 1;
         }
     }
-}
-
-/// ln of Gamma(size + y) / (Gamma(size) y!).
-fn ln_rise(y: f64, size: f64) -> f64 {
-    ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y)
 }

@@ -67,6 +67,7 @@ impl Fit {
             if std::env::var("KAICHI_TRACE2").is_ok() { eprintln!("r {} {:.3}", self.rounds, self.objective); }
             if self.rounds % 4 == 1 {
                 self.params.refresh(&sums, climb.live);
+                base = sums.ln_lik + self.params.ln_prior();
             }
             self.objective = sums.ln_lik + self.params.ln_prior();
             if self.rounds % 4 == 0 {
@@ -83,7 +84,6 @@ impl Fit {
                 } else {
                     idle = 0;
                 }
-                base = self.objective;
                 let before = (self.params.clone(), sums);
                 self.search(climb)?;
                 sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;

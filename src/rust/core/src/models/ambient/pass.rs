@@ -363,6 +363,7 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
             look.see(params, &tables, cell, near.guess(&cell), true);
             near.keep(&cell, look.place());
             look.marginals();
+            if std::env::var("KAICHI_DEBUG").is_ok() && place % 500 == 0 { look.debug(); }
             let mean = |nodes: &mut dyn Iterator<Item = (usize, f64)>, at: &[f64]| {
                 let (sum, all) = nodes.fold((0.0, 0.0), |(sum, all), (i, p)| (sum + p * at[i], all + p));
                 sum / all.max(f64::MIN_POSITIVE)

@@ -3,13 +3,13 @@ use rayon::prelude::*;
 
 use super::grid::{UnitGamma, CAPTURES, EXPOSURES};
 use super::params::Params;
-use crate::special::ln_1p;
+use crate::special::{ln_1p, ln_factorial, ln_gamma};
 
 /// Share of cells whose exposure is drawn from a wide gamma instead: damaged cells, droplets of another origin. Its shape,
 /// and its mean over that of the batch.
 const STRAYS: f64 = 0.01;
-const STRAY_SHAPE: f64 = 0.7;
-const STRAY_MEAN: f64 = 3.0;
+const STRAY_SHAPE: f64 = 2.0;
+const STRAY_MEAN: f64 = 4.0;
 /// Nodes with less prior mass in every class are left out.
 const NEGLIGIBLE: f64 = 1e-9;
 
@@ -45,6 +45,8 @@ pub struct Zero {
     pub empty: f64,
 }
 
+/// Counts whose rising factorials are tabled.
+const TABLED: usize = 256;
 /// Prior of a guide that no cell carries.
 pub const NEVER: f64 = 1e-9;
 
@@ -55,12 +57,14 @@ pub struct Tables {
     /// Range of nodes that some class has mass on.
     pub exposure_range: (usize, usize),
     pub capture_range: (usize, usize),
-    /// Per node of exposure, over all guides: ln of the mass of a zero of the ambient UMIs; sum q a / (a + e q).
+    /// Per node of exposure, over all guides: ln of the mass of a zero of the ambient UMIs and that mass; sum q a / (a + e q).
     pub ln_zero_ambient: Vec<f64>,
+    pub zero_ambient: Vec<f64>,
     pub reach: Vec<f64>,
-    /// Per node of capture, over all guides: ln of the mass of a zero of the signal; the captured efficiency of carriers
+    /// Per node of capture, over all guides: ln of the mass of a zero of the signal and that mass; the captured efficiency of carriers
     /// that left no UMI, weighted by r / (r + d f).
     pub ln_zero_signal: Vec<f64>,
+    pub zero_signal: Vec<f64>,
     pub hidden_capture: Vec<f64>,
     /// Per guide and node of capture: P(carried | zero), and d f / (r + d f).
     pub hidden: Vec<f64>,
@@ -71,6 +75,8 @@ pub struct Tables {
     pub ln_none: f64,
     /// ln(1 + burst) / burst.
     pub burst_zero: f64,
+    signal_size: f64,
+    ln_rise: Vec<f64>,
 }
 
 impl Tables {
@@ -131,7 +137,7 @@ impl Tables {
                 (ln_zero, reach)
             })
             .collect();
-        let (ln_zero_ambient, reach) = of_ambient.into_iter().unzip();
+        let (ln_zero_ambient, reach): (Vec<f64>, Vec<f64>) = of_ambient.into_iter().unzip();
 
         let signal_size = shared.signal_size;
         let mut hidden = vec![0.0; n_guides * n_captures];
@@ -172,14 +178,18 @@ impl Tables {
             captures,
             exposure_range,
             capture_range,
+            zero_ambient: ln_zero_ambient.iter().map(|ln| ln.exp()).collect(),
             ln_zero_ambient,
             reach,
+            zero_signal: ln_zero_signal.iter().map(|ln| ln.exp()).collect(),
             ln_zero_signal,
             hidden_capture,
             hidden,
             rate,
             ln_weight: (1.0 + (shared.empty_weight - 1.0) * none).ln(),
             ln_none,
+            signal_size,
+            ln_rise: (0..TABLED).map(|y| ln_rise(y as f64, signal_size)).collect(),
             burst_zero: shared.burst.ln_1p() / shared.burst,
         };
         for class in &mut priors {
@@ -187,6 +197,11 @@ impl Tables {
         }
         tables.classes = priors;
         tables
+    }
+
+    /// ln of Gamma(r + y) / (Gamma(r) y!).
+    pub fn ln_rise_of_signal(&self, y: f64) -> f64 {
+        self.ln_rise.get(y as usize).copied().unwrap_or_else(|| ln_rise(y, self.signal_size))
     }
 
     fn zero(&self, class: &ClassPrior, empty_weight: f64, none: f64) -> Zero {
@@ -220,4 +235,8 @@ pub fn up_to<const N: usize>(sums: &[[f64; N]], place: usize) -> [f64; N] {
     }
     let high = &sums[place / 2 + 1];
     std::array::from_fn(|i| 0.5 * (low[i] + high[i]))
+}
+
+fn ln_rise(y: f64, size: f64) -> f64 {
+    ln_gamma(size + y) - ln_gamma(size) - ln_factorial(y)
 }
