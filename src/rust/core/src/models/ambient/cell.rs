@@ -24,9 +24,6 @@ pub struct Counts<'a> {
     pub depth: f64,
 }
 
-pub static SEEN: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-pub static LOOKED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
-pub static NODES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 /// First looks take so many nodes of a range.
 const FIRST_NODES: usize = 7;
 /// Nodes are so many standard deviations of the posterior apart, at most: the error of the sum is then below 1e-4.
@@ -54,6 +51,8 @@ const MOST_UMIS: f64 = 10_000.0;
 const FAR_OUT: usize = 300;
 /// Logarithms up to this have no exponential near the end of doubles.
 const LARGE_LN: f64 = 500.0;
+/// A background of less than this of all changes nothing that is learnt.
+const NOTHING: f64 = 1e-12;
 /// Log odds are reported up to this.
 pub const MOST_LN_ODDS: f64 = 700.0;
 
@@ -201,11 +200,8 @@ impl Look {
             exposure: Nodes::covering(ranges.0, FIRST_NODES + 2),
             capture: Nodes::covering(ranges.1, FIRST_NODES),
         });
-        SEEN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let looks = if before.is_some() && !exact { FEW_LOOKS } else { LOOKS };
         for look in 0..looks {
-            LOOKED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            NODES.fetch_add((self.place.exposure.len() * self.place.capture.len()) as u64, std::sync::atomic::Ordering::Relaxed);
             self.look(params, tables, counts, exact);
             if look + 1 == looks {
                 break;
@@ -220,11 +216,6 @@ impl Look {
             }
             self.place = next;
         }
-    }
-
-    pub fn debug(&self) {
-        let f = |m: &[f64], n: Nodes| { let all: f64 = m.iter().sum(); let mean = m.iter().enumerate().map(|(i, m)| m * n.at(i) as f64).sum::<f64>() / all; let v = m.iter().enumerate().map(|(i, m)| m * (n.at(i) as f64 - mean).powi(2)).sum::<f64>() / all; format!("{:?} mean {mean:.1} sd {:.2} {:?}", n, v.sqrt(), m.iter().map(|x| format!("{x:.0e}")).collect::<Vec<_>>().join(" ")) };
-        eprintln!("E {}", f(&self.of_exposure, self.place.exposure)); eprintln!("  D {}", f(&self.of_capture, self.place.capture));
     }
 
     pub fn place(&self) -> Place {
@@ -413,7 +404,7 @@ impl Look {
             }
             self.back.extend_from_slice(&back.mass);
             self.soup.extend(back.u.iter().map(|u| a * u));
-        } else if exact {
+        } else if exact || back.could_be(n, j - 1) > NOTHING * sum {
             let reached = back.go_on(j, n);
             for k in 0..n_k {
                 // Further out each mass is about the same share of the one before.
@@ -622,6 +613,12 @@ impl Background {
             *v = self.of_burst * (*mass + *v);
             *mass = (self.size * *u + self.bursts * *v) * by;
         }
+    }
+
+    /// A guess, rather too high, of the mass at n, from that at j.
+    fn could_be(&self, n: usize, j: usize) -> f64 {
+        let next = |k: usize| (self.theta[k] * (1.0 + self.size / j as f64)).max(self.of_burst).min(1.0);
+        (0..self.mass.len()).map(|k| self.mass[k] * next(k).powi((n - j) as i32)).fold(0.0, f64::max)
     }
 
     /// From j on, as far as n or as masses can be told from nothing; returns how far.

@@ -66,8 +66,10 @@ impl Fit {
             self.rounds += 1;
             if std::env::var("KAICHI_TRACE2").is_ok() { eprintln!("r {} {:.3}", self.rounds, self.objective); }
             if self.rounds % 4 == 1 {
+                // What is gained counts from here on by the priors as they are now.
+                base -= self.params.ln_prior();
                 self.params.refresh(&sums, climb.live);
-                base = sums.ln_lik + self.params.ln_prior();
+                base += self.params.ln_prior();
             }
             self.objective = sums.ln_lik + self.params.ln_prior();
             if self.rounds % 4 == 0 {
@@ -84,6 +86,7 @@ impl Fit {
                 } else {
                     idle = 0;
                 }
+                base = self.objective;
                 let before = (self.params.clone(), sums);
                 self.search(climb)?;
                 sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;

@@ -17,7 +17,7 @@ use crate::fit::{Column, Columns, FitRow, FitTable, Status};
 use crate::run::Progress;
 use crate::Result;
 use em::{Climb, Fit};
-use pass::Zeros;
+use pass::{Known, Zeros};
 use sample::Sample;
 
 const TRAINING_CELLS: usize = 20_000;
@@ -26,6 +26,10 @@ const SETTLING_COUNTS: usize = 1_500_000;
 const SETTLING_ROUNDS: usize = 3;
 const START_CELLS: usize = 2_000;
 const START_COUNTS: usize = 16_000;
+/// With so few guides there are several explanations, which are all climbed to the end.
+const FEW_GUIDES: usize = 3;
+/// A single guide in more than this share of the cells is carried by them if one population explains all.
+const MOST_CELLS: f64 = 0.5;
 const SHORT_ROUNDS: usize = 8;
 const ROUNDS: usize = 100;
 const NEAR: f64 = 1e-4;
@@ -86,10 +90,15 @@ impl Model for Ambient {
         let mut best: Option<Fit> = None;
         let few = Sample::some(counts, START_CELLS, START_COUNTS);
         let short = Climb { sample: &few, ..climb };
-        for posterior in [start::each_guide(&few, control, progress)?, start::by_share(&few)] {
+        let mut starts = vec![start::each_guide(&few, control, progress)?, start::by_share(&few)];
+        if n_guides <= FEW_GUIDES {
+            starts.push(vec![1.0; few.n_counts]);
+        }
+        let short_rounds = if n_guides <= FEW_GUIDES { ROUNDS } else { SHORT_ROUNDS };
+        for posterior in starts {
             let params = start::start(&few, &library, &posterior, &live, counts.n_batches());
             let mut fit = Fit::new(params, false);
-            fit.climb(&short, NEAR, SHORT_ROUNDS, f64::NEG_INFINITY)?;
+            fit.climb(&short, NEAR, short_rounds, f64::NEG_INFINITY)?;
             if trace { eprintln!("start: {:.2} {:?}", fit.objective, fit.params.shared); }
             if best.as_ref().is_none_or(|b| fit.objective > b.objective) {
                 best = Some(fit);
@@ -102,7 +111,7 @@ impl Model for Ambient {
         let mut params = start::start(&training, &library, &vec![0.0; training.n_counts], &vec![false; n_guides], counts.n_batches());
         params.shared.empty_weight = 1.0;
         let mut soup = Fit::new(params, true);
-        soup.climb(&climb, GAIN, ROUNDS, fit.objective - 100.0)?;
+        soup.climb(&climb, GAIN, ROUNDS, fit.objective - 2.0 * (3.0 * n_guides as f64 + 50.0))?;
         if trace { eprintln!("soup: {:.2} rounds {} {:?}", soup.objective, soup.rounds, soup.params.shared); }
         let n_live = live.iter().filter(|&&l| l).count() as f64;
         fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik) - (3.0 * n_live + 5.0 * (training.cells.len() as f64).ln());
@@ -118,12 +127,13 @@ impl Model for Ambient {
         };
         let known = pass::posteriors(&fit.params, &all, progress)?;
         let pairs = &known.pairs;
-        if trace { let l = |x: &std::sync::atomic::AtomicU64| x.load(std::sync::atomic::Ordering::Relaxed) as f64;
-            eprintln!("seen {} looks each {:.2} nodes each look {:.1}", l(&cell::SEEN), l(&cell::LOOKED) / l(&cell::SEEN), l(&cell::NODES) / l(&cell::LOOKED)); }
         let p = &fit.params;
         let carriers: f64 = p.prior.iter().sum();
         let signal: f64 = p.prior.iter().zip(&p.efficiency).map(|(a, b)| a * b).sum();
-        let no_signal = if fit.bic_gain <= 0.0 {
+        // UMIs of a single guide come from its carriers: where one population explains those of most cells, it carries the guide.
+        let with_umis = all.cells.len() as f64;
+        let is_population = n_guides == 1 && with_umis > MOST_CELLS * n_cells as f64;
+        let no_signal = if fit.bic_gain <= 0.0 && !is_population {
             Some("ambient and chimeric UMIs alone explain the screen (BIC)")
         } else if signal < LEAST_SIGNAL * carriers {
             Some("what looks like signal averages under 2 UMIs: it cannot be told from uneven ambient UMIs")
@@ -161,8 +171,8 @@ impl Model for Ambient {
             score,
             log_odds,
             fits: FitTable::of_units("guide", &names(), &rows),
+            cells: cell_table(&known, &all, n_cells),
             screen: screen_table(Some(&fit), counts),
-            ..Scores::default()
         })
     }
 }
@@ -176,6 +186,25 @@ fn names() -> Vec<String> {
     ["prior", "ambient_share", "efficiency"].map(String::from).to_vec()
 }
 
+/// The effects of the cells, as score_guides() documents them.
+fn cell_table(known: &Known, sample: &Sample, n_cells: usize) -> Columns {
+    let mut table = [(); 4].map(|()| vec![0.0; n_cells]);
+    let mut set = |cell: usize, class: u32, [exposure, capture]: [f64; 2]| {
+        let expected = known.expected[class as usize];
+        for (column, value) in table.iter_mut().zip([expected[0], exposure, expected[1], capture]) {
+            column[cell] = value;
+        }
+    };
+    for ((&cell, &class), &effects) in sample.cells.iter().zip(&sample.class_of).zip(&known.effects) {
+        set(cell, class, effects);
+    }
+    for &(cell, class) in &sample.zeros {
+        set(cell, class, known.of_zero[class as usize]);
+    }
+    let names = ["exposure_expected", "exposure", "capture_expected", "capture"];
+    names.iter().zip(table).map(|(name, column)| (name.to_string(), Column::Real(column))).collect()
+}
+
 /// What all guides share, and how the fit went; missing without one.
 fn screen_table(fit: Option<&Fit>, counts: &GuideCounts) -> Columns {
     let real = |name: &str, value: Option<f64>| (name.to_string(), Column::Real(vec![value.unwrap_or(f64::NAN)]));
@@ -187,6 +216,11 @@ fn screen_table(fit: Option<&Fit>, counts: &GuideCounts) -> Columns {
         })
         .collect();
     columns.push(real("empty_weight", fit.map(|fit| fit.params.shared.empty_weight)));
+    let at_bound = fit.map(|fit| {
+        let stuck = params::SEARCHED.iter().filter(|param| param.is_at_bound(&fit.params.shared));
+        stuck.map(|param| param.name).collect::<Vec<_>>().join(", ")
+    });
+    columns.push(("at_bound".to_string(), Column::Text(vec![at_bound])));
     columns.push(real("log_lik", fit.map(|fit| fit.ln_lik)));
     columns.push(real("bic_gain", fit.map(|fit| fit.bic_gain)));
     columns.push(("iterations".to_string(), Column::Integer(vec![fit.map(|fit| fit.rounds as i32)])));

@@ -337,6 +337,9 @@ pub struct Known {
     pub pairs: Vec<Pair>,
     /// Mean exposure and capture of each cell with UMIs.
     pub effects: Vec<[f64; 2]>,
+    /// The same of a cell without UMIs, and expected of any cell, by class.
+    pub of_zero: Vec<[f64; 2]>,
+    pub expected: Vec<[f64; 2]>,
     pub ln_lik: f64,
 }
 
@@ -363,7 +366,6 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
             look.see(params, &tables, cell, near.guess(&cell), true);
             near.keep(&cell, look.place());
             look.marginals();
-            if std::env::var("KAICHI_DEBUG").is_ok() && place % 500 == 0 { look.debug(); }
             let mean = |nodes: &mut dyn Iterator<Item = (usize, f64)>, at: &[f64]| {
                 let (sum, all) = nodes.fold((0.0, 0.0), |(sum, all), (i, p)| (sum + p * at[i], all + p));
                 sum / all.max(f64::MIN_POSITIVE)
@@ -377,6 +379,18 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
         known
     })?;
     let mut all = Known::default();
+    for (prior, key) in tables.classes.iter().zip(&sample.classes) {
+        let mean = |mass: &[f64], zero: &[f64], at: &[f64]| {
+            let sum = |f: &dyn Fn(usize) -> f64| (0..mass.len()).map(|i| mass[i] * zero[i] * f(i)).sum::<f64>();
+            sum(&|i| at[i]) / sum(&|_| 1.0).max(f64::MIN_POSITIVE)
+        };
+        all.of_zero.push([
+            mean(&prior.exposure, &tables.zero_ambient, &tables.exposures),
+            mean(&prior.capture, &tables.zero_signal, &tables.captures),
+        ]);
+        let batch = key.batch;
+        all.expected.push([params.exposure[batch] * prior.factors.0, params.capture[batch] * prior.factors.1]);
+    }
     all.pairs.reserve(sample.n_counts);
     for block in blocks {
         all.pairs.extend(block.pairs);

@@ -19,6 +19,8 @@ pub struct Sample<'a> {
     /// Cells with UMIs.
     pub cells: Vec<usize>,
     pub class_of: Vec<u32>,
+    /// Those without, and their classes.
+    pub zeros: Vec<(usize, u32)>,
     pub classes: Vec<Class>,
     /// Per class: cells with UMIs, and without.
     pub with_umis: Vec<f64>,
@@ -46,6 +48,7 @@ impl<'a> Sample<'a> {
             counts,
             cells: vec![],
             class_of: vec![],
+            zeros: vec![],
             classes,
             with_umis: vec![0.0; keys.len()],
             without: vec![0.0; keys.len()],
@@ -60,6 +63,7 @@ impl<'a> Sample<'a> {
             let n = counts.cell(cell).len();
             if n == 0 {
                 sample.without[class] += 1.0;
+                sample.zeros.push((cell, class as u32));
             } else {
                 sample.with_umis[class] += 1.0;
                 let place = sample.cells.len();

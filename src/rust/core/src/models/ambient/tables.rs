@@ -88,6 +88,8 @@ impl Tables {
         let gamma = UnitGamma::new(shared.exposure_shape);
         let strays = UnitGamma::new(STRAY_SHAPE);
         let of_capture = UnitGamma::new(shared.capture_shape);
+        // Where nothing is carried, captures change nothing: one node stands for all.
+        let is_carried = params.prior.iter().any(|&pi| pi > NEVER);
         let mut priors: Vec<ClassPrior> = classes
             .iter()
             .map(|class| {
@@ -98,7 +100,11 @@ impl Tables {
                 let stray = strays.masses(&EXPOSURES, STRAY_MEAN * mean);
                 let exposure: Vec<f64> =
                     usual.iter().zip(&stray).map(|(u, s)| (1.0 - STRAYS) * u + STRAYS * s).collect();
-                let capture = of_capture.masses(&CAPTURES, params.capture[class.batch] * factors.1);
+                let capture = if is_carried {
+                    of_capture.masses(&CAPTURES, params.capture[class.batch] * factors.1)
+                } else {
+                    (0..CAPTURES.n).map(|l| f64::from(u8::from(l == CAPTURES.n / 2))).collect()
+                };
                 let exposure_below = below((0..exposures.len()).map(|k| {
                     let usual = (1.0 - STRAYS) * usual[k];
                     [exposure[k], usual, usual * exposures[k], usual * EXPOSURES.ln_at(k)]
@@ -114,11 +120,7 @@ impl Tables {
             (first, (0..n).rev().find(used).map_or(n, |last| last + 1))
         };
         let exposure_range = range(exposures.len(), &|class, i| class.exposure[i]);
-        let mut capture_range = range(captures.len(), &|class, i| class.capture[i]);
-        if params.prior.iter().all(|&pi| pi <= NEVER) {
-            // Where nothing is carried, captures change nothing.
-            capture_range = (captures.len() / 2, captures.len() / 2 + 1);
-        }
+        let capture_range = range(captures.len(), &|class, i| class.capture[i]);
 
         let size = shared.ambient_size;
         let of_ambient: Vec<(f64, f64)> = (0..exposures.len())
