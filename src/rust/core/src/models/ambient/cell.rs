@@ -347,7 +347,10 @@ impl Look {
         let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
         let mean = shared.hopping * (depth - y).max(0.0) * params.library[g];
         let back = &mut self.background;
-        back.start(a, mean / shared.burst, shared.burst / (1.0 + shared.burst));
+        back.start(a, shared.burst / (1.0 + shared.burst));
+        // Bursts come from the other UMIs of the cell and from its ambient ones.
+        let clumping = shared.clumping * params.library[g];
+        back.bursts.extend(ks.indices().map(|k| (mean + clumping * tables.exposures[k]) / shared.burst));
         back.theta.extend(ks.indices().map(|k| {
             let mean = tables.exposures[k] * params.share[g];
             mean / (a + mean)
@@ -582,7 +585,7 @@ fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> Nod
 #[derive(Default)]
 struct Background {
     size: f64,
-    bursts: f64,
+    bursts: Vec<f64>,
     of_burst: f64,
     theta: Vec<f64>,
     u: Vec<f64>,
@@ -592,9 +595,10 @@ struct Background {
 }
 
 impl Background {
-    fn start(&mut self, size: f64, bursts: f64, of_burst: f64) {
-        (self.size, self.bursts, self.of_burst) = (size, bursts, of_burst);
+    fn start(&mut self, size: f64, of_burst: f64) {
+        (self.size, self.of_burst) = (size, of_burst);
         self.theta.clear();
+        self.bursts.clear();
     }
 
     fn none(&mut self, n_k: usize) {
@@ -607,11 +611,11 @@ impl Background {
     /// To j from j - 1.
     fn step(&mut self, j: usize) {
         let by = 1.0 / j as f64;
-        let rows = self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(&self.theta));
-        for ((u, v), (mass, theta)) in rows {
+        let rows = self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(self.theta.iter().zip(&self.bursts)));
+        for ((u, v), (mass, (theta, bursts))) in rows {
             *u = theta * (*mass + *u);
             *v = self.of_burst * (*mass + *v);
-            *mass = (self.size * *u + self.bursts * *v) * by;
+            *mass = (self.size * *u + bursts * *v) * by;
         }
     }
 

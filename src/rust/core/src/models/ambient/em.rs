@@ -154,7 +154,7 @@ impl Fit {
         let mut offsets = [0.0; SEARCHED.len()];
         let here = at(&offsets)?;
         for (i, param) in SEARCHED.iter().enumerate() {
-            let known = param.is_slope && !sample.counts.has_covariate() || param.of_signal && self.soup_only;
+            let known = param.is_slope && !sample.counts.has_covariate() || self.soup_only && (param.of_signal || param.of_chimeras);
             // EM moves the shapes, too.
             if known || param.by_em && self.rounds % 8 == 0 {
                 continue;

@@ -109,7 +109,9 @@ impl Model for Ambient {
         fit.climb(&climb, GAIN, ROUNDS, f64::NEG_INFINITY)?;
         if trace { eprintln!("fit: {:.2} rounds {} {:?}", fit.objective, fit.rounds, fit.params.shared); }
         let mut params = start::start(&training, &library, &vec![0.0; training.n_counts], &vec![false; n_guides], counts.n_batches());
-        params.shared.empty_weight = 1.0;
+        (params.shared.hopping, params.shared.burst) = (fit.params.shared.hopping, fit.params.shared.burst);
+        params.shared.clumping = fit.params.shared.clumping;
+        params.shared.ambient_size = fit.params.shared.ambient_size;
         let mut soup = Fit::new(params, true);
         soup.climb(&climb, GAIN, ROUNDS, fit.objective - 2.0 * (3.0 * n_guides as f64 + 50.0))?;
         if trace { eprintln!("soup: {:.2} rounds {} {:?}", soup.objective, soup.rounds, soup.params.shared); }

@@ -15,6 +15,8 @@ pub struct Shared {
     pub hopping: f64,
     /// Mean UMIs of a burst of chimeras beyond the first.
     pub burst: f64,
+    /// Ambient UMIs that come in such bursts, too, for each that does not.
+    pub clumping: f64,
     /// Powers of the covariate in exposure and capture.
     pub exposure_slope: f64,
     pub capture_slope: f64,
@@ -31,6 +33,7 @@ impl Default for Shared {
             capture_shape: 8.0,
             hopping: 0.005,
             burst: 0.3,
+            clumping: 0.005,
             exposure_slope: 0.0,
             capture_slope: 0.0,
             empty_weight: 1.0,
@@ -49,6 +52,8 @@ pub struct Param {
     pub is_slope: bool,
     /// Whether it acts through the signal alone.
     pub of_signal: bool,
+    /// Whether it is of chimeras, which the screen without carriers takes over.
+    pub of_chimeras: bool,
     /// Whether the M-step moves it, too.
     pub by_em: bool,
     /// First step of the search.
@@ -99,20 +104,21 @@ const fn param(
     of_signal: bool,
     step: f64,
 ) -> Param {
-    Param { name, at, bounds, prior, is_slope: false, of_signal, by_em: step == 0.5001, step }
+    Param { name, at, bounds, prior, is_slope: false, of_signal, of_chimeras: false, by_em: step == 0.5001, step }
 }
 
 const fn slope(name: &'static str, at: fn(&mut Shared) -> &mut f64, of_signal: bool) -> Param {
-    Param { name, at, bounds: (0.0, 1.5), prior: (0.0, 1.0), is_slope: true, of_signal, by_em: false, step: 0.3 }
+    Param { name, at, bounds: (0.0, 1.5), prior: (0.0, 1.0), is_slope: true, of_signal, of_chimeras: false, by_em: false, step: 0.3 }
 }
 
-pub static SEARCHED: [Param; 8] = [
+pub static SEARCHED: [Param; 9] = [
     param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, 0.5),
     param("signal_size", |s| &mut s.signal_size, (0.1, 1e3), (2.0, 1.0), true, 0.35),
     param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, 0.5001),
     param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, 0.5001),
-    param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, 0.7),
-    param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, 0.6),
+    Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, 0.7) },
+    Param { of_chimeras: true, ..param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, 0.6) },
+    param("clumping", |s| &mut s.clumping, (1e-6, 1.0), (0.005, 1.5), false, 0.7),
     slope("exposure_slope", |s| &mut s.exposure_slope, false),
     slope("capture_slope", |s| &mut s.capture_slope, true),
 ];

@@ -123,6 +123,7 @@ impl Tables {
         let capture_range = range(captures.len(), &|class, i| class.capture[i]);
 
         let size = shared.ambient_size;
+        let burst_zero = shared.burst.ln_1p() / shared.burst;
         let of_ambient: Vec<(f64, f64)> = (0..exposures.len())
             .into_par_iter()
             .map(|i| {
@@ -136,7 +137,8 @@ impl Tables {
                     ln_zero -= size * ln_1p(mean / size);
                     reach += q * size / (size + mean);
                 }
-                (ln_zero, reach)
+                // Bursts of ambient UMIs, whose shares are those of all UMIs and sum to 1.
+                (ln_zero - shared.clumping * e * burst_zero, reach)
             })
             .collect();
         let (ln_zero_ambient, reach): (Vec<f64>, Vec<f64>) = of_ambient.into_iter().unzip();
@@ -192,7 +194,7 @@ impl Tables {
             ln_none,
             signal_size,
             ln_rise: (0..TABLED).map(|y| ln_rise(y as f64, signal_size)).collect(),
-            burst_zero: shared.burst.ln_1p() / shared.burst,
+            burst_zero,
         };
         for class in &mut priors {
             class.zero = tables.zero(class, shared.empty_weight, none);
