@@ -37,6 +37,8 @@ const MATTERS_EXACT: f64 = 3e-6;
 const MOST_NODES: usize = 48;
 const LOOKS: usize = 4;
 const FEW_LOOKS: usize = 2;
+/// A cell is looked at again where it takes this many times fewer nodes.
+const WASTE: usize = 4;
 /// Up to here, masses are multiplied up from that of a zero, and all terms of the sum are taken one by one.
 const MULTIPLIED: usize = 16;
 /// Further out, s is taken as straight between terms that are so many standard deviations of the signal apart; the first ones are
@@ -129,6 +131,7 @@ impl Places {
 #[derive(Default)]
 pub struct Look {
     place: Place,
+    next: Place,
     /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together; sums to `any`.
     pub weight: Vec<f64>,
     /// Of each node of exposure, that of the empty set, of weight 1. `none` is its sum times what the weight of the empty cell
@@ -203,23 +206,22 @@ impl Look {
         let looks = if before.is_some() && !exact { FEW_LOOKS } else { LOOKS };
         for look in 0..looks {
             self.look(params, tables, counts, exact);
-            if look + 1 == looks {
-                break;
-            }
             self.marginals();
-            let next = Place {
-                exposure: better(&self.of_exposure, self.place.exposure, ranges.0, exact),
-                capture: better(&self.of_capture, self.place.capture, ranges.1, exact),
-            };
-            if next == self.place {
+            let (exposure, short_k) = better(&self.of_exposure, self.place.exposure, ranges.0, exact);
+            let (capture, short_l) = better(&self.of_capture, self.place.capture, ranges.1, exact);
+            self.next = Place { exposure, capture };
+            // Nodes that are only more than it takes are for the next look at such a cell to leave out.
+            let nodes = |place: &Place| place.exposure.len() * place.capture.len();
+            if look + 1 == looks || !(short_k || short_l || nodes(&self.place) > WASTE * nodes(&self.next)) {
                 break;
             }
-            self.place = next;
+            self.place = self.next;
         }
     }
 
+    /// Where to look at the cell next.
     pub fn place(&self) -> Place {
-        self.place
+        self.next
     }
 
     /// Nodes of exposure, the finest nodes that each stands for, and the posterior mass of each.
@@ -254,9 +256,13 @@ impl Look {
         let top = |nodes: Nodes, ln: &[f64]| {
             let top = nodes.indices().map(|i| ln[i]).fold(f64::NEG_INFINITY, f64::max);
             // Mostly the exponentials that are tabled do.
-            if top > -LARGE_LN { 0.0 } else { top }
+            if top > -LARGE_LN {
+                0.0
+            } else {
+                top
+            }
         };
-        let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.ln_zero_signal));
+        let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.signal.ln_zero));
         let zero = |ln: f64, tabled: f64, top: f64| if top == 0.0 { tabled } else { (ln - top).exp() };
         self.empty.clear();
         for i in 0..n_k {
@@ -270,7 +276,7 @@ impl Look {
             let (from, to) = ls.range(i, CAPTURES.n);
             let mass = up_to(&prior.capture_below, to)[0] - up_to(&prior.capture_below, from)[0];
             let l = ls.at(i);
-            let of_l = mass.max(0.0) * zero(tables.ln_zero_signal[l], tables.zero_signal[l], top_l);
+            let of_l = mass.max(0.0) * zero(tables.signal.ln_zero[l], tables.signal.zero[l], top_l);
             self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
         }
         // The empty set, over all captures, in the same scale.
@@ -320,7 +326,7 @@ impl Look {
         let n_k = ks.len();
         let y = y.min(MOST_UMIS);
         let n = y as usize;
-        let (hidden, rate) = (&tables.hidden[g * CAPTURES.n..], &tables.rate[g * CAPTURES.n..]);
+        let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
         let mut span = Span {
             back: self.back.len(),
             fore: self.fore.len(),
@@ -332,7 +338,7 @@ impl Look {
 
         // hidden s_y = hidden rate^y Gamma(r + y) / (Gamma(r) y!); by logarithms where the last factor is beyond doubles.
         let s = &mut self.s;
-        let rise = tables.ln_rise_of_signal(y);
+        let rise = tables.signal.ln_rise_of(y);
         let by_ln = rise > LARGE_LN;
         let masses = |s: &mut Vec<f64>, i: f64, rise: f64| {
             s.clear();
@@ -388,7 +394,7 @@ impl Look {
                 j += 1;
             }
             let to = y - next as f64;
-            masses(s, to, tables.ln_rise_of_signal(to));
+            masses(s, to, tables.signal.ln_rise_of(to));
             self.fore.extend_from_slice(s);
             self.signal.push(to);
             span.rows += 1;
@@ -467,7 +473,7 @@ impl Look {
     pub fn pairs(&self, tables: &Tables, counts: Counts, mut f: impl FnMut(Pair)) {
         let (ls, n_k) = (self.place.capture, self.place.exposure.len());
         for (span, &guide) in self.spans.iter().zip(counts.guides) {
-            let hidden = &tables.hidden[guide as usize * CAPTURES.n..];
+            let hidden = &tables.signal.hidden[guide as usize * CAPTURES.n..];
             let last = &self.back[span.back + span.rows * n_k..][..n_k];
             let (mut not, mut carried) = (0.0, 0.0);
             for (i, l) in ls.indices().enumerate() {
@@ -498,7 +504,7 @@ impl Look {
         let (mut ratio, mut weigh) = (std::mem::take(&mut self.ratio), std::mem::take(&mut self.weigh));
         for (span, &guide) in self.spans.iter().zip(counts.guides) {
             let g = guide as usize;
-            let (hidden, rate) = (&tables.hidden[g * CAPTURES.n..], &tables.rate[g * CAPTURES.n..]);
+            let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
             let last = &self.back[span.back + span.rows * n_k..][..n_k];
             let of_last = &self.soup[span.back + span.rows * n_k..][..n_k];
             let mut lesson = Lesson::default();
@@ -548,12 +554,12 @@ impl Look {
     }
 }
 
-/// Nodes that suit this posterior better, or the same ones.
-fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> Nodes {
+/// Nodes that suit this posterior better, or the same ones; and whether these do not do.
+fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> (Nodes, bool) {
     let (apart, matters) = if exact { (APART_EXACT, MATTERS_EXACT) } else { (APART, MATTERS) };
     let all: f64 = mass.iter().sum();
     if !(all > 0.0 && all.is_finite()) {
-        return Nodes::covering(range, MOST_NODES);
+        return (Nodes::covering(range, MOST_NODES), true);
     }
     let at = |i: usize| nodes.at(i) as f64;
     let stride = nodes.stride as usize;
@@ -568,14 +574,15 @@ fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> Nod
     let is_cut_off = (first == 0 && nodes.at(0) > range.0 + stride / 2)
         || (last + 1 == mass.len() && nodes.at(last) + stride / 2 + 1 < range.1);
     let is_wide = first + (mass.len() - 1 - last) > 3 || (0.9 * apart * sd >= (stride + 1) as f64 && mass.len() > 9);
-    if stride <= wanted && !is_cut_off && !is_wide {
-        return nodes;
+    let is_short = stride > wanted || is_cut_off;
+    if !is_short && !is_wide {
+        return (nodes, false);
     }
     let reach = stride / 2 + if is_cut_off { stride + 1 } else { 0 };
     let from = nodes.at(first).saturating_sub(reach).max(range.0);
     let to = (nodes.at(last) + reach + 1).min(range.1);
     let stride = wanted.max((to - from).div_ceil(MOST_NODES));
-    Nodes::with_stride((from, to), stride)
+    (Nodes::with_stride((from, to), stride), is_short)
 }
 
 /// Masses of 0, 1, 2, ... background UMIs over that of none, at each node of exposure: the sum of two negative binomials, of
@@ -611,7 +618,8 @@ impl Background {
     /// To j from j - 1.
     fn step(&mut self, j: usize) {
         let by = 1.0 / j as f64;
-        let rows = self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(self.theta.iter().zip(&self.bursts)));
+        let rows =
+            self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(self.theta.iter().zip(&self.bursts)));
         for ((u, v), (mass, (theta, bursts))) in rows {
             *u = theta * (*mass + *u);
             *v = self.of_burst * (*mass + *v);

@@ -1,8 +1,9 @@
 //! The climb: passes and M-steps, with a search of the shared parameters between them.
 use super::cell::Place;
 use super::params::{Params, SEARCHED};
-use super::pass::{self, Sums, Zeros};
+use super::pass::{self, Sums};
 use super::sample::Sample;
+use super::tables::Tables;
 use crate::run::Progress;
 use crate::Result;
 
@@ -27,15 +28,17 @@ pub struct Fit {
     pub converged: bool,
     /// BIC of the soup alone less that of the model.
     pub bic_gain: f64,
+    /// What else is to be said of it.
+    pub note: &'static str,
     steps: [f64; SEARCHED.len()],
     places: Vec<Option<Place>>,
 }
 
 /// What a climb is given.
+#[derive(Clone, Copy)]
 pub struct Climb<'a> {
     pub sample: &'a Sample<'a>,
     pub live: &'a [bool],
-    pub zeros: Zeros,
     pub progress: &'a Progress,
 }
 
@@ -43,7 +46,32 @@ impl Fit {
     pub fn new(params: Params, soup_only: bool) -> Self {
         let mut steps = [0.0; SEARCHED.len()];
         steps.iter_mut().zip(&SEARCHED).for_each(|(step, param)| *step = param.step);
-        Self { params, soup_only, objective: f64::NEG_INFINITY, ln_lik: f64::NEG_INFINITY, rounds: 0, converged: false, bic_gain: f64::NAN, steps, places: vec![] }
+        Self {
+            params,
+            soup_only,
+            objective: f64::NEG_INFINITY,
+            ln_lik: f64::NEG_INFINITY,
+            rounds: 0,
+            converged: false,
+            bic_gain: f64::NAN,
+            note: "",
+            steps,
+            places: vec![],
+        }
+    }
+
+    /// Shared parameters that only their bound keeps from being more extreme.
+    pub fn at_bound(&self) -> Vec<&'static str> {
+        SEARCHED.iter().filter(|param| param.is_at_bound(&self.params.shared)).map(|param| param.name).collect()
+    }
+
+    pub fn remarks(&self) -> String {
+        let at_bound = self.at_bound();
+        match (at_bound.is_empty(), self.note) {
+            (true, note) => note.to_string(),
+            (false, "") => format!("at its bound: {}", at_bound.join(", ")),
+            (false, note) => format!("{note}; at its bound: {}", at_bound.join(", ")),
+        }
     }
 
     /// For another sample.
@@ -57,14 +85,13 @@ impl Fit {
     pub fn climb(&mut self, climb: &Climb, gain: f64, most: usize, enough: f64) -> Result<()> {
         self.places.resize(climb.sample.patterns.len(), None);
         let n = climb.sample.cells.len().max(1) as f64;
-        let mut sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+        let mut sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
         self.converged = false;
         let mut base = f64::NEG_INFINITY;
         let mut idle = 0;
         while self.rounds < most {
             climb.progress.check()?;
             self.rounds += 1;
-            if std::env::var("KAICHI_TRACE2").is_ok() { eprintln!("r {} {:.3}", self.rounds, self.objective); }
             if self.rounds % 4 == 1 {
                 // What is gained counts from here on by the priors as they are now.
                 base -= self.params.ln_prior();
@@ -89,14 +116,11 @@ impl Fit {
                 base = self.objective;
                 let before = (self.params.clone(), sums);
                 self.search(climb)?;
-                sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+                sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
                 if sums.ln_lik + self.params.ln_prior() < self.objective {
                     // What some of the cells gain, all may lose.
                     (self.params, sums) = before;
                     self.steps.iter_mut().for_each(|step| *step = (0.5 * *step).max(LEAST_STEP));
-                }
-                if std::env::var("KAICHI_TRACE").is_ok() {
-                    eprintln!("round {} obj {:.3} after search {:.3} {:?} A {:?} d {:?} pi {:?}", self.rounds, self.objective, sums.ln_lik + self.params.ln_prior(), self.params.shared, &self.params.exposure[..self.params.exposure.len().min(3)], &self.params.capture[..self.params.capture.len().min(3)], self.params.prior.iter().sum::<f64>());
                 }
                 self.objective = sums.ln_lik + self.params.ln_prior();
             }
@@ -112,7 +136,7 @@ impl Fit {
         self.places = vec![None; climb.sample.patterns.len()];
         for _ in 0..rounds {
             climb.progress.check()?;
-            let sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+            let sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
             self.params.refresh(&sums, climb.live);
             self.params.update(&sums, climb.live, self.soup_only);
         }
@@ -125,13 +149,10 @@ impl Fit {
         let here = sums.ln_lik + from.ln_prior();
         self.params.update(&sums, climb.live, self.soup_only);
         for _ in 0..MOST_HALVINGS {
-            let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.zeros, climb.progress)?;
+            let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
             let there = next.ln_lik + self.params.ln_prior();
             if there >= here - ROUNDING * next.cells {
                 return Ok(next);
-            }
-            if std::env::var("KAICHI_TRACE").is_ok() {
-                eprintln!("  round {} fell by {:.5}", self.rounds, here - there);
             }
             self.params.halve_towards(&from);
         }
@@ -145,22 +166,26 @@ impl Fit {
         let sample = climb.sample;
         let every = (sample.n_patterned / SEARCH_COUNTS).max(1);
         let places = std::mem::take(&mut self.places);
+        let signal = Tables::new(&self.params, &sample.classes).signal;
         let at = |offsets: &[f64; SEARCHED.len()]| -> Result<f64> {
             let mut params = self.params.clone();
             params.shift(offsets);
-            let ln_lik = pass::ln_lik(&params, sample, &places, climb.zeros, every, climb.progress)?;
+            let is_same = SEARCHED.iter().zip(offsets).all(|(param, &offset)| offset == 0.0 || !param.of_signal);
+            let signal = is_same.then_some(&signal);
+            let ln_lik = pass::ln_lik(&params, sample, &places, every, signal, climb.progress)?;
             Ok(every as f64 * ln_lik + params.ln_prior())
         };
         let mut offsets = [0.0; SEARCHED.len()];
         let here = at(&offsets)?;
         for (i, param) in SEARCHED.iter().enumerate() {
-            let known = param.is_slope && !sample.counts.has_covariate() || self.soup_only && (param.of_signal || param.of_chimeras);
+            let known = param.is_slope && !sample.counts.has_covariate()
+                || self.soup_only && (param.of_signal || param.of_chimeras);
             // EM moves the shapes, too.
             if known || param.by_em && self.rounds % 8 == 0 {
                 continue;
             }
             let from = param.get(&self.params.shared);
-            let mut step = |offset: f64| -> Result<(f64, f64)> {
+            let step = |offset: f64| -> Result<(f64, f64)> {
                 let mut one = [0.0; SEARCHED.len()];
                 one[i] = param.offset(from, param.moved(from, offset));
                 Ok((one[i], if one[i] == 0.0 { here } else { at(&one)? }))
@@ -170,15 +195,24 @@ impl Fit {
             let to = if up.0 == 0.0 || down.0 == 0.0 {
                 // At a bound: only the other way is open.
                 let open = if up.0 == 0.0 { down } else { up };
-                if open.1 > here { open.0 } else { 0.0 }
+                if open.1 > here {
+                    open.0
+                } else {
+                    0.0
+                }
             } else {
                 let (m_up, m_down) = ((up.1 - here) / up.0, (down.1 - here) / down.0);
                 let curve = (m_up - m_down) / (up.0 - down.0);
                 let slope = m_up - curve * up.0;
-                if curve < 0.0 { (-slope / (2.0 * curve)).clamp(-reach, reach) } else { reach * slope.signum() }
+                if curve < 0.0 {
+                    (-slope / (2.0 * curve)).clamp(-reach, reach)
+                } else {
+                    reach * slope.signum()
+                }
             };
             offsets[i] = param.offset(from, param.moved(from, to));
-            self.steps[i] = (offsets[i].abs() * 1.2).clamp(0.4 * self.steps[i], 1.6 * self.steps[i]).clamp(LEAST_STEP, 1.0);
+            self.steps[i] =
+                (offsets[i].abs() * 1.2).clamp(0.4 * self.steps[i], 1.6 * self.steps[i]).clamp(LEAST_STEP, 1.0);
         }
         for _ in 0..5 {
             if at(&offsets)? > here {

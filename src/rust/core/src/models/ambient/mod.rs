@@ -1,41 +1,65 @@
 //! ambient: one generative model of the whole matrix, learnt from all guides and cells together.
+//!
+//! The count of guide g in cell c of batch b, with z = 1 if the cell carries the guide, is y = N + C + z S:
+//!
+//!   N ~ NB(mean e q_g, size a)                                ambient UMIs
+//!   C ~ NB(mean m_g = (h (D - y) + t e) l_g, size m_g / v)    bursts of UMIs, of variance m_g (1 + v): chimeras of the other
+//!                                                             UMIs of the cell, and ambient UMIs in bursts
+//!   S ~ NB(mean d f_g, size r)                                signal
+//!   e ~ gamma(shape s, mean A_b x^beta), one in a hundred from a wide gamma instead    exposure of the cell to ambient UMIs
+//!   d ~ gamma(shape k, mean d_b x^gamma), d_b being 1 on average                       capture of the cell
+//!   z ~ Bernoulli(pi_g), independent but for the cell without any guide, whose odds are multiplied by w
+//!
+//! l_g is the guide's share of all UMIs, D those of the cell, x a covariate of the cell over its mean. e and d are summed out
+//! on nodes that follow the posterior of each cell (`cell`), so the likelihood is exact but for the spacing of the nodes, and a
+//! posterior is what all counts of the cell say together. The likelihood is that of cells with UMIs: those without change nothing.
+//!
+//! All parameters have priors (`params`); what is climbed is the log-likelihood with them. EM moves guides, batches and
+//! shapes (`update`), with what a pass over the cells learns (`pass`); the sizes and the bursts, whose M-step has no closed form,
+//! are searched between (`em`). Sums run over fixed blocks of cells, so threads do not change a bit.
+//!
+//! The soup as a negative binomial with cell exposures: Fleming et al. 2023 (CellBender, doi:10.1038/s41592-023-01943-7). EM
+//! with expanded parameters: Liu, Rubin and Wu 1998 (doi:10.1093/biomet/85.4.755).
 mod cell;
 mod em;
 mod grid;
 mod params;
 mod pass;
+mod report;
 mod sample;
 mod start;
 mod tables;
-mod update;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use super::{bounded_log_odds, Control, DefaultRule, Model, ModelInfo, Scores, MOST_LOG_ODDS};
 use crate::counts::GuideCounts;
-use crate::fit::{Column, Columns, FitRow, FitTable, Status};
+use crate::fit::FitTable;
 use crate::run::Progress;
 use crate::Result;
 use em::{Climb, Fit};
-use pass::{Known, Zeros};
 use sample::Sample;
 
-const TRAINING_CELLS: usize = 20_000;
-const TRAINING_COUNTS: usize = 60_000;
-const SETTLING_COUNTS: usize = 1_500_000;
-const SETTLING_ROUNDS: usize = 3;
-const START_CELLS: usize = 2_000;
-const START_COUNTS: usize = 16_000;
-/// With so few guides there are several explanations, which are all climbed to the end.
+/// Cells and stored counts, at most, that starts are compared on, that the screen is learnt from, and that guides learn from.
+const STARTING: (usize, usize) = (2_000, 16_000);
+const TRAINING: (usize, usize) = (20_000, 60_000);
+const SETTLING: (usize, usize) = (usize::MAX, 800_000);
+const SETTLING_ROUNDS: usize = 2;
+/// With so few guides there are several explanations, all of which are climbed to the end.
 const FEW_GUIDES: usize = 3;
-/// A single guide in more than this share of the cells is carried by them if one population explains all.
-const MOST_CELLS: f64 = 0.5;
 const SHORT_ROUNDS: usize = 8;
-const ROUNDS: usize = 100;
-const NEAR: f64 = 1e-4;
-const GAIN: f64 = 2e-5;
+/// A round over the cells counts as so many iterations of a mixture; and what converged means, in tolerances per cell.
+const ITERATIONS_PER_ROUND: usize = 5;
+const TOLERANCES: f64 = 20.0;
+/// Penalty of the verdict in nats: per guide, whose three parameters are shrunken, and per logarithm of the cells.
+const PER_GUIDE: f64 = 1.5;
+const PER_LN_CELLS: f64 = 2.5;
 /// Least mean signal, UMIs.
 const LEAST_SIGNAL: f64 = 2.0;
+/// UMIs of a single guide come from its carriers: where one population explains all, and its cells with UMIs have this many on
+/// average, it carries the guide.
+const POPULATION_UMIS: f64 = 3.0;
 
 pub struct Ambient;
 
@@ -60,172 +84,97 @@ impl Model for Ambient {
     }
 
     fn score(&self, counts: &GuideCounts, control: &Control, progress: &Progress) -> Result<Scores> {
-        let n_cells = counts.n_cells();
-        let n_guides = counts.n_guides();
-        let mut umis = vec![0.0; n_guides];
-        let mut of_guide = vec![0usize; n_guides];
-        for (&g, &y) in counts.guides().iter().zip(counts.counts()) {
-            umis[g as usize] += y;
-            of_guide[g as usize] += 1;
-        }
-        let live: Vec<bool> = of_guide.iter().map(|&n| n > 0).collect();
+        let of_guide = counts.per_guide(|(cells, umis), y| (*cells, *umis) = (*cells + 1, *umis + y), add);
+        let live: Vec<bool> = of_guide.iter().map(|&(cells, _): &(usize, f64)| cells > 0).collect();
         if !live.contains(&true) {
-            let rows: Vec<FitRow> = (0..n_guides).map(|unit| gated(unit)).collect();
             return Ok(Scores {
-                fits: FitTable::of_units("guide", &names(), &rows),
-                screen: screen_table(None, counts),
+                fits: FitTable::of_units("guide", &report::names(), &report::rows(&of_guide, None, None)),
+                screen: report::screen(None, counts),
                 ..Scores::default()
             });
         }
-        let all_umis: f64 = umis.iter().sum();
-        let library: Vec<f64> = umis.iter().map(|u| u / all_umis).collect();
-        let trace = std::env::var("KAICHI_TRACE").is_ok();
-        let training = Sample::some(counts, TRAINING_CELLS, TRAINING_COUNTS);
-        let zeros = match std::env::var("KAICHI_ZEROS").as_deref() {
-            Ok("counted") => Zeros::Counted,
-            Ok("unseen") => Zeros::Unseen,
-            _ => if training.without.iter().sum::<f64>() > 0.0 { Zeros::Counted } else { Zeros::Unseen },
-        };
-        let climb = Climb { sample: &training, live: &live, zeros, progress };
-        let mut best: Option<Fit> = None;
-        let few = Sample::some(counts, START_CELLS, START_COUNTS);
-        let short = Climb { sample: &few, ..climb };
-        let mut starts = vec![start::each_guide(&few, control, progress)?, start::by_share(&few)];
-        if n_guides <= FEW_GUIDES {
-            starts.push(vec![1.0; few.n_counts]);
-        }
-        let short_rounds = if n_guides <= FEW_GUIDES { ROUNDS } else { SHORT_ROUNDS };
-        for posterior in starts {
-            let params = start::start(&few, &library, &posterior, &live, counts.n_batches());
-            let mut fit = Fit::new(params, false);
-            fit.climb(&short, NEAR, short_rounds, f64::NEG_INFINITY)?;
-            if trace { eprintln!("start: {:.2} {:?}", fit.objective, fit.params.shared); }
-            if best.as_ref().is_none_or(|b| fit.objective > b.objective) {
-                best = Some(fit);
+        let umis: f64 = of_guide.iter().map(|guide| guide.1).sum();
+        let library: Vec<f64> = of_guide.iter().map(|guide| guide.1 / umis).collect();
+        let training = Sample::some(counts, TRAINING);
+        let climb = Climb { sample: &training, live: &live, progress };
+        let rounds = (control.iterations / ITERATIONS_PER_ROUND).max(1);
+        let gain = TOLERANCES * control.tolerance;
+
+        let mut starts = self.starts(&climb, counts, &library, control)?;
+        let all_carried = (counts.n_guides() == 1).then(|| starts[starts.len() - 1].clone());
+        starts.sort_by(|a, b| b.objective.total_cmp(&a.objective));
+        let mut fit = starts.swap_remove(0);
+        fit.start_over();
+        fit.climb(&climb, gain, rounds, f64::NEG_INFINITY)?;
+
+        // The same screen without carriers.
+        let penalty =
+            PER_GUIDE * live.iter().filter(|&&l| l).count() as f64 + PER_LN_CELLS * (training.cells.len() as f64).ln();
+        let mut soup = Fit::new(start::without_carriers(&training, &library, counts.n_batches(), &fit.params), true);
+        soup.climb(&climb, gain, rounds, fit.objective - 2.0 * penalty - 100.0)?;
+        fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik - penalty);
+        let mut no_signal = (fit.bic_gain <= 0.0).then_some("ambient and chimeric UMIs alone explain the screen (BIC)");
+        if let (Some(all_carried), Some(_)) = (all_carried, no_signal) {
+            if umis >= POPULATION_UMIS * of_guide[0].0 as f64 {
+                let bic_gain = fit.bic_gain;
+                fit = all_carried;
+                (fit.bic_gain, no_signal) = (bic_gain, None);
+                fit.note = "one population explains all counts; it is taken to carry the guide";
             }
         }
-        let mut fit = best.expect("two starts");
-        fit.start_over();
-        fit.climb(&climb, GAIN, ROUNDS, f64::NEG_INFINITY)?;
-        if trace { eprintln!("fit: {:.2} rounds {} {:?}", fit.objective, fit.rounds, fit.params.shared); }
-        let mut params = start::start(&training, &library, &vec![0.0; training.n_counts], &vec![false; n_guides], counts.n_batches());
-        (params.shared.hopping, params.shared.burst) = (fit.params.shared.hopping, fit.params.shared.burst);
-        params.shared.clumping = fit.params.shared.clumping;
-        params.shared.ambient_size = fit.params.shared.ambient_size;
-        let mut soup = Fit::new(params, true);
-        soup.climb(&climb, GAIN, ROUNDS, fit.objective - 2.0 * (3.0 * n_guides as f64 + 50.0))?;
-        if trace { eprintln!("soup: {:.2} rounds {} {:?}", soup.objective, soup.rounds, soup.params.shared); }
-        let n_live = live.iter().filter(|&&l| l).count() as f64;
-        fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik) - (3.0 * n_live + 5.0 * (training.cells.len() as f64).ln());
-        let n_trained = training.cells.len() + training.without.iter().sum::<f64>() as usize;
-        let all = if n_trained == n_cells {
-            training
-        } else {
+
+        let all = Sample::some(counts, (usize::MAX, usize::MAX));
+        if training.cells.len() < all.cells.len() {
             // Guides learn from more cells.
-            let some = Sample::some(counts, n_cells, SETTLING_COUNTS);
+            let some = Sample::some(counts, SETTLING);
             fit.settle(&Climb { sample: &some, ..climb }, SETTLING_ROUNDS)?;
-            drop(some);
-            Sample::new(counts, 0..n_cells)
-        };
-        let known = pass::posteriors(&fit.params, &all, progress)?;
-        let pairs = &known.pairs;
-        let p = &fit.params;
-        let carriers: f64 = p.prior.iter().sum();
-        let signal: f64 = p.prior.iter().zip(&p.efficiency).map(|(a, b)| a * b).sum();
-        // UMIs of a single guide come from its carriers: where one population explains those of most cells, it carries the guide.
-        let with_umis = all.cells.len() as f64;
-        let is_population = n_guides == 1 && with_umis > MOST_CELLS * n_cells as f64;
-        let no_signal = if fit.bic_gain <= 0.0 && !is_population {
-            Some("ambient and chimeric UMIs alone explain the screen (BIC)")
-        } else if signal < LEAST_SIGNAL * carriers {
-            Some("what looks like signal averages under 2 UMIs: it cannot be told from uneven ambient UMIs")
-        } else {
-            None
-        };
-        let score: Vec<f64> = pairs.iter().map(|pair| if no_signal.is_some() { 0.0 } else { pair.carried }).collect();
-        let log_odds = if control.log_odds {
-            let of = |pair: &cell::Pair| if no_signal.is_some() { -MOST_LOG_ODDS } else { bounded_log_odds(pair.ln_odds, pair.carried) };
-            pairs.iter().map(of).collect()
-        } else {
-            vec![]
-        };
-        let rows: Vec<FitRow> = (0..n_guides)
-            .map(|unit| {
-                if !live[unit] {
-                    return gated(unit);
-                }
-                let (status, note) = match no_signal {
-                    Some(note) => (Status::NoSignal, note.to_string()),
-                    None if fit.converged => (Status::Ok, String::new()),
-                    None => (Status::NotConverged, format!("not converged after {} rounds", fit.rounds)),
-                };
-                FitRow {
-                    unit,
-                    n_cells: of_guide[unit],
-                    status,
-                    note,
-                    values: vec![p.prior[unit], p.share[unit], p.efficiency[unit]],
-                    ..FitRow::empty()
-                }
-            })
-            .collect();
-        Ok(Scores {
-            score,
-            log_odds,
-            fits: FitTable::of_units("guide", &names(), &rows),
-            cells: cell_table(&known, &all, n_cells),
-            screen: screen_table(Some(&fit), counts),
-        })
-    }
-}
-
-fn gated(unit: usize) -> FitRow {
-    FitRow { unit, status: Status::Gated, note: "no cell has this guide".to_string(), ..FitRow::empty() }
-}
-
-/// The parameters of a guide.
-fn names() -> Vec<String> {
-    ["prior", "ambient_share", "efficiency"].map(String::from).to_vec()
-}
-
-/// The effects of the cells, as score_guides() documents them.
-fn cell_table(known: &Known, sample: &Sample, n_cells: usize) -> Columns {
-    let mut table = [(); 4].map(|()| vec![0.0; n_cells]);
-    let mut set = |cell: usize, class: u32, [exposure, capture]: [f64; 2]| {
-        let expected = known.expected[class as usize];
-        for (column, value) in table.iter_mut().zip([expected[0], exposure, expected[1], capture]) {
-            column[cell] = value;
         }
-    };
-    for ((&cell, &class), &effects) in sample.cells.iter().zip(&sample.class_of).zip(&known.effects) {
-        set(cell, class, effects);
+        let known = pass::posteriors(&fit.params, &all, progress)?;
+        if no_signal.is_none() && fit.params.mean_signal() < LEAST_SIGNAL {
+            no_signal =
+                Some("what looks like signal averages under 2 UMIs: it cannot be told from uneven ambient UMIs");
+        }
+        let of_pairs = |f: &dyn Fn(&cell::Pair) -> f64, without: f64| -> Vec<f64> {
+            known.pairs.iter().map(|pair| if no_signal.is_some() { without } else { f(pair) }).collect()
+        };
+        Ok(Scores {
+            score: of_pairs(&|pair| pair.carried, 0.0),
+            log_odds: match control.log_odds {
+                true => of_pairs(&|pair| bounded_log_odds(pair.ln_odds, pair.carried), -MOST_LOG_ODDS),
+                false => vec![],
+            },
+            fits: FitTable::of_units("guide", &report::names(), &report::rows(&of_guide, Some(&fit), no_signal)),
+            cells: report::cells(&known, &all, counts.n_cells()),
+            screen: report::screen(Some(&fit), counts),
+        })
     }
-    for &(cell, class) in &sample.zeros {
-        set(cell, class, known.of_zero[class as usize]);
-    }
-    let names = ["exposure_expected", "exposure", "capture_expected", "capture"];
-    names.iter().zip(table).map(|(name, column)| (name.to_string(), Column::Real(column))).collect()
 }
 
-/// What all guides share, and how the fit went; missing without one.
-fn screen_table(fit: Option<&Fit>, counts: &GuideCounts) -> Columns {
-    let real = |name: &str, value: Option<f64>| (name.to_string(), Column::Real(vec![value.unwrap_or(f64::NAN)]));
-    let mut columns: Columns = params::SEARCHED
-        .iter()
-        .map(|param| {
-            let is_found = counts.has_covariate() || !param.is_slope;
-            real(param.name, fit.filter(|_| is_found).map(|fit| param.get(&fit.params.shared)))
-        })
-        .collect();
-    columns.push(real("empty_weight", fit.map(|fit| fit.params.shared.empty_weight)));
-    let at_bound = fit.map(|fit| {
-        let stuck = params::SEARCHED.iter().filter(|param| param.is_at_bound(&fit.params.shared));
-        stuck.map(|param| param.name).collect::<Vec<_>>().join(", ")
-    });
-    columns.push(("at_bound".to_string(), Column::Text(vec![at_bound])));
-    columns.push(real("log_lik", fit.map(|fit| fit.ln_lik)));
-    columns.push(real("bic_gain", fit.map(|fit| fit.bic_gain)));
-    columns.push(("iterations".to_string(), Column::Integer(vec![fit.map(|fit| fit.rounds as i32)])));
-    columns.push(("converged".to_string(), Column::Logical(vec![fit.map(|fit| fit.converged)])));
-    columns
+impl Ambient {
+    /// Short climbs, on some cells, from posteriors of each guide by itself and by its share of the cell; with few guides also
+    /// from all carried, which is the last.
+    fn starts(&self, climb: &Climb, counts: &GuideCounts, library: &[f64], control: &Control) -> Result<Vec<Fit>> {
+        let few = Sample::some(counts, STARTING);
+        let climb = Climb { sample: &few, ..*climb };
+        let mut posteriors = vec![start::each_guide(&few, control, climb.progress)?];
+        if control.starts > 1 {
+            posteriors.push(start::by_share(&few));
+        }
+        let mut rounds = SHORT_ROUNDS;
+        if counts.n_guides() <= FEW_GUIDES {
+            posteriors.push(vec![1.0; few.n_counts]);
+            rounds = control.iterations / ITERATIONS_PER_ROUND;
+        }
+        let fit = |posterior: Vec<f64>| {
+            let params = start::start(&few, library, &posterior, climb.live, counts.n_batches());
+            let mut fit = Fit::new(params, false);
+            fit.climb(&climb, 5.0 * TOLERANCES * control.tolerance, rounds, f64::NEG_INFINITY)?;
+            Ok(fit)
+        };
+        posteriors.into_iter().map(fit).collect()
+    }
+}
+
+fn add(to: &mut (usize, f64), from: (usize, f64)) {
+    *to = (to.0 + from.0, to.1 + from.1);
 }

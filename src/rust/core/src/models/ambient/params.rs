@@ -50,6 +50,8 @@ pub struct Param {
     pub prior: (f64, f64),
     /// Slopes are searched as they are, all others as logarithms.
     pub is_slope: bool,
+    /// Sizes and shapes end in a limit of the model when they are large, all others when they are small.
+    pub is_size: bool,
     /// Whether it acts through the signal alone.
     pub of_signal: bool,
     /// Whether it is of chimeras, which the screen without carriers takes over.
@@ -81,11 +83,11 @@ impl Param {
         }
     }
 
+    /// Whether it is at the bound beyond which the model would no longer hold; at the other one it is a limit of the model, such as
+    /// the Poisson.
     pub fn is_at_bound(&self, shared: &Shared) -> bool {
-        let value = self.get(shared);
-        let near = |bound: f64| (value - bound).abs() <= 1e-6 * bound.abs();
-        // A slope of 0 says that the covariate tells nothing.
-        !self.is_slope && (near(self.bounds.0) || near(self.bounds.1))
+        let bound = if self.is_size { self.bounds.0 } else { self.bounds.1 };
+        (self.get(shared) - bound).abs() <= 1e-6 * bound
     }
 
     /// Log density of the prior, without its constant.
@@ -102,23 +104,50 @@ const fn param(
     bounds: (f64, f64),
     prior: (f64, f64),
     of_signal: bool,
+    by_em: bool,
     step: f64,
 ) -> Param {
-    Param { name, at, bounds, prior, is_slope: false, of_signal, of_chimeras: false, by_em: step == 0.5001, step }
+    Param {
+        name,
+        at,
+        bounds,
+        prior,
+        is_slope: false,
+        is_size: bounds.1 > 100.0,
+        of_signal,
+        of_chimeras: false,
+        by_em,
+        step,
+    }
 }
 
 const fn slope(name: &'static str, at: fn(&mut Shared) -> &mut f64, of_signal: bool) -> Param {
-    Param { name, at, bounds: (0.0, 1.5), prior: (0.0, 1.0), is_slope: true, of_signal, of_chimeras: false, by_em: false, step: 0.3 }
+    Param {
+        name,
+        at,
+        bounds: (0.0, 1.5),
+        prior: (0.0, 1.0),
+        is_slope: true,
+        is_size: false,
+        of_signal,
+        of_chimeras: false,
+        by_em: false,
+        step: 0.3,
+    }
 }
 
+/// Places of the shapes in [`SEARCHED`].
+pub const EXPOSURE_SHAPE: usize = 2;
+pub const CAPTURE_SHAPE: usize = 3;
+
 pub static SEARCHED: [Param; 9] = [
-    param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, 0.5),
-    param("signal_size", |s| &mut s.signal_size, (0.1, 1e3), (2.0, 1.0), true, 0.35),
-    param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, 0.5001),
-    param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, 0.5001),
-    Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, 0.7) },
-    Param { of_chimeras: true, ..param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, 0.6) },
-    param("clumping", |s| &mut s.clumping, (1e-6, 1.0), (0.005, 1.5), false, 0.7),
+    param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, false, 0.5),
+    param("signal_size", |s| &mut s.signal_size, (0.1, 1e3), (2.0, 1.0), true, false, 0.35),
+    param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, true, 0.5),
+    param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, true, 0.5),
+    Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, false, 0.7) },
+    Param { of_chimeras: true, ..param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, false, 0.6) },
+    param("clumping", |s| &mut s.clumping, (1e-6, 1.0), (0.005, 1.5), false, false, 0.7),
     slope("exposure_slope", |s| &mut s.exposure_slope, false),
     slope("capture_slope", |s| &mut s.capture_slope, true),
 ];
@@ -192,6 +221,12 @@ impl Params {
     /// ln of the probability that independent guides leave a cell empty.
     pub fn ln_none(&self) -> f64 {
         self.prior.iter().map(|&pi| ln_1p(-pi)).sum()
+    }
+
+    /// Mean UMIs of a carrier of average capture.
+    pub fn mean_signal(&self) -> f64 {
+        let carriers: f64 = self.prior.iter().sum();
+        self.prior.iter().zip(&self.efficiency).map(|(pi, f)| pi * f).sum::<f64>() / carriers
     }
 
     /// Log density of all priors, without what stays constant.

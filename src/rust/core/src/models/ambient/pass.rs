@@ -3,10 +3,11 @@ use super::cell::{Look, Pair, Place, Places};
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::sample::Sample;
-use super::tables::{up_to, Tables};
+use super::tables::{up_to, Signal, Tables};
 use crate::run::Progress;
 use crate::Result;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What a guide learns; see [`super::cell::Lesson`].
 #[derive(Clone, Copy, Default)]
@@ -140,7 +141,7 @@ impl Sums {
         for (l, range, n) in capture {
             self.captures[l] += n;
             learn(batch, range, n);
-            batch.captured += n * tables.hidden_capture[l];
+            batch.captured += n * tables.signal.hidden_capture[l];
         }
         if unknown != 0.0 {
             learn(batch, (0, 2 * CAPTURES.n), unknown);
@@ -155,25 +156,16 @@ impl Sums {
     }
 }
 
-/// How cells without UMIs are counted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Zeros {
-    /// As they are.
-    Counted,
-    /// The likelihood is that of cells which were chosen for having UMIs.
-    Unseen,
-}
-
-/// The log-likelihood of the sample, of every so many of its cells.
+/// The log-likelihood of the sample, of every so many of its cells. `signal` is given where it is as it was.
 pub fn ln_lik(
     params: &Params,
     sample: &Sample,
     places: &[Option<Place>],
-    zeros: Zeros,
     every: usize,
+    signal: Option<&Arc<Signal>>,
     progress: &Progress,
 ) -> Result<f64> {
-    let tables = Tables::new(params, &sample.classes);
+    let tables = Tables::with_signal(params, &sample.classes, signal);
     let some: Vec<usize> = (0..sample.patterns.len()).step_by(every).collect();
     let blocks = some.chunks(some.len().div_ceil(64).max(16)).collect();
     let parts = progress.each(blocks, |block: &[usize]| {
@@ -188,40 +180,25 @@ pub fn ln_lik(
             .sum::<f64>()
     })?;
     let mut n = vec![0.0; sample.classes.len()];
-    let mut all = 0.0;
     for &at in &some {
         let (place, cells) = sample.patterns[at];
         n[sample.class_of[place as usize] as usize] += cells;
-        all += cells;
     }
-    let seen: f64 = parts.iter().sum();
-    let share = if sample.cells.is_empty() { 1.0 } else { all / sample.cells.len() as f64 };
-    Ok(seen + of_zeros(&tables, sample, zeros, &n, share))
+    Ok(parts.iter().sum::<f64>() + of_unseen(&tables, &n))
 }
 
-fn of_zeros(tables: &Tables, sample: &Sample, zeros: Zeros, n: &[f64], share: f64) -> f64 {
-    (0..n.len())
-        .map(|class| {
-            let p = tables.classes[class].zero.probability;
-            match zeros {
-                Zeros::Counted => share * sample.without[class] * p.max(f64::MIN_POSITIVE).ln(),
-                Zeros::Unseen => -n[class] * (-p).ln_1p().max(-40.0),
-            }
-        })
-        .sum()
+/// The likelihood is that of cells which have UMIs.
+fn of_unseen(tables: &Tables, n: &[f64]) -> f64 {
+    n.iter().zip(&tables.classes).map(|(n, class)| -n * (-class.zero.probability).ln_1p().max(LEAST_LN)).sum()
 }
 
+/// Logarithm of the least probability of having UMIs.
+const LEAST_LN: f64 = -40.0;
 /// Most unseen cells without UMIs for each that was seen.
 const MOST_UNSEEN: f64 = 1e4;
 
 /// A whole pass.
-pub fn pass(
-    params: &Params,
-    sample: &Sample,
-    places: &mut [Option<Place>],
-    zeros: Zeros,
-    progress: &Progress,
-) -> Result<Sums> {
+pub fn pass(params: &Params, sample: &Sample, places: &mut [Option<Place>], progress: &Progress) -> Result<Sums> {
     let tables = Tables::new(params, &sample.classes);
     let (n_guides, n_batches) = (params.n_guides(), params.exposure.len());
     let n_captures = tables.captures.len();
@@ -276,17 +253,13 @@ pub fn pass(
     })?;
     let mut sums = Sums::new(n_guides, n_batches, &tables);
     blocks.iter().for_each(|block| sums.add(block));
-    sums.ln_lik += of_zeros(&tables, sample, zeros, &sample.with_umis, 1.0);
-    // Cells without UMIs, seen or not.
+    sums.ln_lik += of_unseen(&tables, &sample.with_umis);
+    // EM sees the cells without UMIs that the fit expects.
     for class in 0..sample.classes.len() {
         let prior = &tables.classes[class];
         let zero = &prior.zero;
-        let n = match zeros {
-            Zeros::Counted => sample.without[class],
-            Zeros::Unseen => {
-                sample.with_umis[class] * (zero.probability / (1.0 - zero.probability)).clamp(0.0, MOST_UNSEEN)
-            }
-        };
+        let unseen = (zero.probability / (1.0 - zero.probability)).clamp(0.0, MOST_UNSEEN);
+        let n = sample.with_umis[class] * unseen;
         let none = (params.shared.empty_weight - 1.0) * zero.empty;
         let all = zero.any + none;
         if n == 0.0 || all <= 0.0 {
@@ -298,7 +271,7 @@ pub fn pass(
             (from..to).zip(weights).map(|(i, w)| (i, w / sum)).collect()
         };
         let exposure = nodes(&prior.exposure, &tables.ln_zero_ambient, tables.exposure_range);
-        let capture = nodes(&prior.capture, &tables.ln_zero_signal, tables.capture_range);
+        let capture = nodes(&prior.capture, &tables.signal.ln_zero, tables.capture_range);
         let (any, none) = (n * zero.any / all, n * none / all);
         sums.cells += n;
         sums.empty += n * params.shared.empty_weight * zero.empty / all;
@@ -318,10 +291,10 @@ pub fn pass(
             let n = sums.captures[l];
             if n != 0.0 {
                 let at = g * n_captures + l;
-                let hidden = n * tables.hidden[at];
+                let hidden = n * tables.signal.hidden[at];
                 guide.carriers += hidden;
                 // d r / (r + d f)
-                guide.captured += hidden * r * tables.rate[at] / params.efficiency[g];
+                guide.captured += hidden * r * tables.signal.rate[at] / params.efficiency[g];
             }
         }
         guide.carriers = guide.carriers.max(0.0);
@@ -386,7 +359,7 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
         };
         all.of_zero.push([
             mean(&prior.exposure, &tables.zero_ambient, &tables.exposures),
-            mean(&prior.capture, &tables.zero_signal, &tables.captures),
+            mean(&prior.capture, &tables.signal.zero, &tables.captures),
         ]);
         let batch = key.batch;
         all.expected.push([params.exposure[batch] * prior.factors.0, params.capture[batch] * prior.factors.1]);

@@ -22,9 +22,8 @@ pub struct Sample<'a> {
     /// Those without, and their classes.
     pub zeros: Vec<(usize, u32)>,
     pub classes: Vec<Class>,
-    /// Per class: cells with UMIs, and without.
+    /// Per class: cells with UMIs.
     pub with_umis: Vec<f64>,
-    pub without: Vec<f64>,
     pub n_counts: usize,
     /// Cells that stand for all that are like them, by their place, and how many those are: cells with one guide.
     pub patterns: Vec<(u32, f64)>,
@@ -51,7 +50,6 @@ impl<'a> Sample<'a> {
             zeros: vec![],
             classes,
             with_umis: vec![0.0; keys.len()],
-            without: vec![0.0; keys.len()],
             n_counts: 0,
             patterns: vec![],
             n_patterned: 0,
@@ -62,7 +60,6 @@ impl<'a> Sample<'a> {
             let class = keys.partition_point(|k| *k < key(cell));
             let n = counts.cell(cell).len();
             if n == 0 {
-                sample.without[class] += 1.0;
                 sample.zeros.push((cell, class as u32));
             } else {
                 sample.with_umis[class] += 1.0;
@@ -90,13 +87,15 @@ impl<'a> Sample<'a> {
         sample
     }
 
-    /// Every so many cells, so that all lanes are there: about so many cells and counts at most.
-    pub fn some(counts: &'a GuideCounts<'a>, most_cells: usize, most_counts: usize) -> Self {
-        let n = counts.n_cells();
-        let by_cells = n.div_ceil(most_cells).max(1);
+    /// Every so many of the cells with UMIs, so that all lanes are there: about so many cells and counts at most.
+    pub fn some(counts: &'a GuideCounts<'a>, (most_cells, most_counts): (usize, usize)) -> Self {
+        let cells: Vec<usize> = (0..counts.n_cells()).filter(|&cell| !counts.cell(cell).is_empty()).collect();
+        let n = cells.len();
         // A few hundred cells at least, however many counts they have.
         let by_counts = counts.n_counts().div_ceil(most_counts).clamp(1, (n / FEWEST_CELLS).max(1));
-        Self::new(counts, (0..n).step_by(by_cells.max(by_counts)))
+        let step = n.div_ceil(most_cells).max(1).max(by_counts);
+        let without = (0..counts.n_cells()).filter(|&cell| step == 1 && counts.cell(cell).is_empty());
+        Self::new(counts, cells.into_iter().step_by(step).chain(without))
     }
 
     pub fn cell(&self, place: usize) -> Counts<'_> {

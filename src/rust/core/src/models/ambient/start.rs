@@ -17,9 +17,6 @@ pub fn each_guide(sample: &Sample, control: &Control, progress: &Progress) -> Re
         y.extend_from_slice(cell.umis);
         indptr.push(guides.len() as i32);
     }
-    // Cells without UMIs are cells, too.
-    let without = sample.without.iter().sum::<f64>() as usize;
-    indptr.extend(std::iter::repeat_n(guides.len() as i32, without));
     let counts = GuideCounts::new(sample.counts.n_guides(), &indptr, &guides, &y, None)?;
     Ok(mixture::score_counts(&PoissonGauss, &counts, control, progress)?.score)
 }
@@ -57,9 +54,6 @@ pub fn start(sample: &Sample, library: &[f64], posterior: &[f64], live: &[bool],
             at += 1;
         }
     }
-    for (class, key) in sample.classes.iter().enumerate() {
-        of_batch[key.batch][0] += sample.without[class];
-    }
     let sum = |values: &[f64]| values.iter().sum::<f64>();
     let n: f64 = of_batch.iter().map(|b| b[0]).sum::<f64>().max(1.0);
     let (all_soup, all_signal, all_carriers) = (sum(&soup), sum(&signal), sum(&carriers));
@@ -78,7 +72,10 @@ pub fn start(sample: &Sample, library: &[f64], posterior: &[f64], live: &[bool],
         efficiency: (0..n_guides).map(|g| (signal[g] + 2.0 * mean_signal) / (carriers[g] + 2.0)).collect(),
         library: library.to_vec(),
         exposure: of_batch.iter().map(|b| ((b[1] + 5.0 * mean_soup) / (b[0] + 5.0)).max(2e-3)).collect(),
-        capture: of_batch.iter().map(|b| ((b[2] + 5.0 * mean_signal) / (b[3] + 5.0) / mean_signal).clamp(1e-2, 1e2)).collect(),
+        capture: of_batch
+            .iter()
+            .map(|b| ((b[2] + 5.0 * mean_signal) / (b[3] + 5.0) / mean_signal).clamp(1e-2, 1e2))
+            .collect(),
         efficiency_mean: mean_signal,
         efficiency_shape: 2.0,
         prior_mean,
@@ -86,5 +83,15 @@ pub fn start(sample: &Sample, library: &[f64], posterior: &[f64], live: &[bool],
     if n_batches == 1 {
         params.capture[0] = 1.0;
     }
+    params
+}
+
+/// Of the same screen without carriers: its bursts are as with them.
+pub fn without_carriers(sample: &Sample, library: &[f64], n_batches: usize, with: &Params) -> Params {
+    let n_guides = library.len();
+    let mut params = start(sample, library, &vec![0.0; sample.n_counts], &vec![false; n_guides], n_batches);
+    params.shared.ambient_size = with.shared.ambient_size;
+    (params.shared.hopping, params.shared.burst) = (with.shared.hopping, with.shared.burst);
+    params.shared.clumping = with.shared.clumping;
     params
 }

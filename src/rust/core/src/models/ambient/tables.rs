@@ -1,5 +1,7 @@
 //! What a pass over the cells needs of the parameters, tabled over the nodes of exposure and capture.
 use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::grid::{UnitGamma, CAPTURES, EXPOSURES};
 use super::params::Params;
@@ -61,30 +63,40 @@ pub struct Tables {
     pub ln_zero_ambient: Vec<f64>,
     pub zero_ambient: Vec<f64>,
     pub reach: Vec<f64>,
-    /// Per node of capture, over all guides: ln of the mass of a zero of the signal and that mass; the captured efficiency of carriers
-    /// that left no UMI, weighted by r / (r + d f).
-    pub ln_zero_signal: Vec<f64>,
-    pub zero_signal: Vec<f64>,
-    pub hidden_capture: Vec<f64>,
-    /// Per guide and node of capture: P(carried | zero), and d f / (r + d f).
-    pub hidden: Vec<f64>,
-    pub rate: Vec<f64>,
+    pub signal: Arc<Signal>,
     /// ln of the prior weight of all sets of guides, with the empty one reweighted.
     pub ln_weight: f64,
     /// ln of the probability that independent guides leave a cell empty.
     pub ln_none: f64,
     /// ln(1 + burst) / burst.
     pub burst_zero: f64,
-    signal_size: f64,
+}
+
+/// What the signal makes of a count.
+pub struct Signal {
+    /// Range of nodes of capture that are tabled.
+    range: (usize, usize),
+    /// Per node of capture, over all guides: ln of the mass of a zero of the signal and that mass; the captured efficiency of
+    /// carriers that left no UMI, weighted by r / (r + d f).
+    pub ln_zero: Vec<f64>,
+    pub zero: Vec<f64>,
+    pub hidden_capture: Vec<f64>,
+    /// Per guide and node of capture: P(carried | zero), and d f / (r + d f).
+    pub hidden: Vec<f64>,
+    pub rate: Vec<f64>,
+    size: f64,
     ln_rise: Vec<f64>,
 }
 
 impl Tables {
     pub fn new(params: &Params, classes: &[Class]) -> Self {
+        Self::with_signal(params, classes, None)
+    }
+
+    pub fn with_signal(params: &Params, classes: &[Class], signal: Option<&Arc<Signal>>) -> Self {
         let shared = &params.shared;
         let exposures = EXPOSURES.nodes();
         let captures = CAPTURES.nodes();
-        let (n_guides, n_captures) = (params.n_guides(), captures.len());
         let gamma = UnitGamma::new(shared.exposure_shape);
         let strays = UnitGamma::new(STRAY_SHAPE);
         let of_capture = UnitGamma::new(shared.capture_shape);
@@ -93,7 +105,8 @@ impl Tables {
         let mut priors: Vec<ClassPrior> = classes
             .iter()
             .map(|class| {
-                let factor = |slope: f64| if class.ln_covariate == 0.0 { 1.0 } else { (slope * class.ln_covariate).exp() };
+                let factor =
+                    |slope: f64| if class.ln_covariate == 0.0 { 1.0 } else { (slope * class.ln_covariate).exp() };
                 let factors = (factor(shared.exposure_slope), factor(shared.capture_slope));
                 let mean = params.exposure[class.batch] * factors.0;
                 let usual = gamma.masses(&EXPOSURES, mean);
@@ -109,8 +122,9 @@ impl Tables {
                     let usual = (1.0 - STRAYS) * usual[k];
                     [exposure[k], usual, usual * exposures[k], usual * EXPOSURES.ln_at(k)]
                 }));
-                let capture_below =
-                    below((0..captures.len()).map(|l| [capture[l], capture[l] * captures[l], capture[l] * CAPTURES.ln_at(l)]));
+                let capture_below = below(
+                    (0..captures.len()).map(|l| [capture[l], capture[l] * captures[l], capture[l] * CAPTURES.ln_at(l)]),
+                );
                 ClassPrior { exposure, capture, exposure_below, capture_below, factors, zero: Zero::default() }
             })
             .collect();
@@ -124,6 +138,7 @@ impl Tables {
 
         let size = shared.ambient_size;
         let burst_zero = shared.burst.ln_1p() / shared.burst;
+        let shares = binned(&params.share);
         let of_ambient: Vec<(f64, f64)> = (0..exposures.len())
             .into_par_iter()
             .map(|i| {
@@ -132,10 +147,10 @@ impl Tables {
                 }
                 let e = exposures[i];
                 let (mut ln_zero, mut reach) = (0.0, 0.0);
-                for &q in &params.share {
+                for &(q, n) in &shares {
                     let mean = e * q;
-                    ln_zero -= size * ln_1p(mean / size);
-                    reach += q * size / (size + mean);
+                    ln_zero -= n * size * ln_1p(mean / size);
+                    reach += n * q * size / (size + mean);
                 }
                 // Bursts of ambient UMIs, whose shares are those of all UMIs and sum to 1.
                 (ln_zero - shared.clumping * e * burst_zero, reach)
@@ -143,13 +158,55 @@ impl Tables {
             .collect();
         let (ln_zero_ambient, reach): (Vec<f64>, Vec<f64>) = of_ambient.into_iter().unzip();
 
-        let signal_size = shared.signal_size;
+        let signal = match signal {
+            Some(signal) if signal.range == capture_range => signal.clone(),
+            _ => Arc::new(Signal::new(params, &captures, capture_range)),
+        };
+        let ln_none = params.ln_none();
+        let none = ln_none.exp();
+        let mut tables = Self {
+            classes: vec![],
+            exposures,
+            captures,
+            exposure_range,
+            capture_range,
+            zero_ambient: ln_zero_ambient.iter().map(|ln| ln.exp()).collect(),
+            ln_zero_ambient,
+            reach,
+            signal,
+            ln_weight: (1.0 + (shared.empty_weight - 1.0) * none).ln(),
+            ln_none,
+            burst_zero,
+        };
+        for class in &mut priors {
+            class.zero = tables.zero(class, shared.empty_weight, none);
+        }
+        tables.classes = priors;
+        tables
+    }
+
+    fn zero(&self, class: &ClassPrior, empty_weight: f64, none: f64) -> Zero {
+        let sum = |mass: &[f64], ln: &[f64], (from, to): (usize, usize)| -> f64 {
+            (from..to).map(|i| mass[i] * ln[i].exp()).sum()
+        };
+        let ambient = sum(&class.exposure, &self.ln_zero_ambient, self.exposure_range);
+        let any = ambient * sum(&class.capture, &self.signal.ln_zero, self.capture_range);
+        let empty = ambient * none;
+        let all = any + (empty_weight - 1.0) * empty;
+        Zero { probability: (all * (-self.ln_weight).exp()).clamp(0.0, 1.0), any, empty }
+    }
+}
+
+impl Signal {
+    fn new(params: &Params, captures: &[f64], range: (usize, usize)) -> Self {
+        let signal_size = params.shared.signal_size;
+        let (n_guides, n_captures) = (params.n_guides(), captures.len());
         let mut hidden = vec![0.0; n_guides * n_captures];
         let mut rate = vec![0.0; n_guides * n_captures];
         hidden.par_chunks_mut(n_captures).zip(rate.par_chunks_mut(n_captures)).enumerate().for_each(
             |(g, (hidden, rate))| {
                 let (pi, f) = (params.prior[g], params.efficiency[g]);
-                for l in capture_range.0..capture_range.1 {
+                for l in range.0..range.1 {
                     let mean = captures[l] * f;
                     let carried = pi * (-signal_size * ln_1p(mean / signal_size)).exp();
                     hidden[l] = carried / (1.0 - pi + carried);
@@ -160,7 +217,7 @@ impl Tables {
         let of_signal: Vec<(f64, f64)> = (0..n_captures)
             .into_par_iter()
             .map(|l| {
-                if l < capture_range.0 || l >= capture_range.1 {
+                if l < range.0 || l >= range.1 {
                     return (0.0, 0.0);
                 }
                 let (mut ln_zero, mut captured) = (0.0, 0.0);
@@ -173,51 +230,40 @@ impl Tables {
                 (ln_zero, captured)
             })
             .collect();
-        let (ln_zero_signal, hidden_capture): (Vec<f64>, Vec<f64>) = of_signal.into_iter().unzip();
-        let ln_none = params.ln_none();
-        let none = ln_none.exp();
-        let mut tables = Self {
-            classes: vec![],
-            exposures,
-            captures,
-            exposure_range,
-            capture_range,
-            zero_ambient: ln_zero_ambient.iter().map(|ln| ln.exp()).collect(),
-            ln_zero_ambient,
-            reach,
-            zero_signal: ln_zero_signal.iter().map(|ln| ln.exp()).collect(),
-            ln_zero_signal,
+        let (ln_zero, hidden_capture): (Vec<f64>, Vec<f64>) = of_signal.into_iter().unzip();
+        Self {
+            range,
+            zero: ln_zero.iter().map(|ln| ln.exp()).collect(),
+            ln_zero,
             hidden_capture,
             hidden,
             rate,
-            ln_weight: (1.0 + (shared.empty_weight - 1.0) * none).ln(),
-            ln_none,
-            signal_size,
+            size: signal_size,
             ln_rise: (0..TABLED).map(|y| ln_rise(y as f64, signal_size)).collect(),
-            burst_zero,
-        };
-        for class in &mut priors {
-            class.zero = tables.zero(class, shared.empty_weight, none);
         }
-        tables.classes = priors;
-        tables
     }
 
     /// ln of Gamma(r + y) / (Gamma(r) y!).
-    pub fn ln_rise_of_signal(&self, y: f64) -> f64 {
-        self.ln_rise.get(y as usize).copied().unwrap_or_else(|| ln_rise(y, self.signal_size))
+    pub fn ln_rise_of(&self, y: f64) -> f64 {
+        self.ln_rise.get(y as usize).copied().unwrap_or_else(|| ln_rise(y, self.size))
     }
+}
 
-    fn zero(&self, class: &ClassPrior, empty_weight: f64, none: f64) -> Zero {
-        let sum = |mass: &[f64], ln: &[f64], (from, to): (usize, usize)| -> f64 {
-            (from..to).map(|i| mass[i] * ln[i].exp()).sum()
-        };
-        let ambient = sum(&class.exposure, &self.ln_zero_ambient, self.exposure_range);
-        let any = ambient * sum(&class.capture, &self.ln_zero_signal, self.capture_range);
-        let empty = ambient * none;
-        let all = any + (empty_weight - 1.0) * empty;
-        Zero { probability: (all * (-self.ln_weight).exp()).clamp(0.0, 1.0), any, empty }
+/// Shares that differ by less than this factor are taken together, where there are more guides than this.
+const ALIKE: f64 = 1.02;
+const MANY_GUIDES: usize = 1000;
+
+/// Mean shares, and how many guides have about each.
+fn binned(shares: &[f64]) -> Vec<(f64, f64)> {
+    if shares.len() <= MANY_GUIDES {
+        return shares.iter().map(|&q| (q, 1.0)).collect();
     }
+    let mut bins: BTreeMap<i32, (f64, f64)> = BTreeMap::new();
+    for &q in shares {
+        let bin = bins.entry((q.ln() / ALIKE.ln()) as i32).or_default();
+        *bin = (bin.0 + q, bin.1 + 1.0);
+    }
+    bins.into_values().map(|(sum, n)| (sum / n, n)).collect()
 }
 
 /// Sums of all before each, and of all.

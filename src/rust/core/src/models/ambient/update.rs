@@ -1,5 +1,5 @@
 //! The M-step: guides and batches from what a pass learnt.
-use super::params::{Params, EMPTY_SD, PRIOR_CELLS, SHARE_UMIS};
+use super::params::{Param, Params, CAPTURE_SHAPE, EMPTY_SD, EXPOSURE_SHAPE, PRIOR_CELLS, SEARCHED, SHARE_UMIS};
 use super::pass::Sums;
 use crate::special::digamma;
 
@@ -14,8 +14,14 @@ impl Params {
         let exposures = super::grid::EXPOSURES.nodes();
 
         // Ambient shares; their sum is a factor of all exposures.
-        let nodes: Vec<(f64, f64)> =
-            sums.exposures.iter().copied().enumerate().filter(|(_, n)| *n > 0.0).map(|(k, n)| (exposures[k], n)).collect();
+        let nodes: Vec<(f64, f64)> = sums
+            .exposures
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, n)| *n > 0.0)
+            .map(|(k, n)| (exposures[k], n))
+            .collect();
         let all_soup: f64 = sums.guides.iter().map(|g| g.soup).sum();
         let mut all_reach = 0.0;
         for g in 0..n_guides {
@@ -32,8 +38,12 @@ impl Params {
         self.shared.clumping = (self.shared.clumping / overall).clamp(1e-6, 1.0);
         let n: f64 = sums.batches.iter().map(|b| b.usual).sum();
         let mean_of = |sum: f64, expected: f64, from: f64| if expected > 0.0 { from * sum / expected } else { from };
-        let means: Vec<f64> =
-            sums.batches.iter().zip(&self.exposure).map(|(b, &a)| mean_of(b.exposure, b.expected.exposure, a)).collect();
+        let means: Vec<f64> = sums
+            .batches
+            .iter()
+            .zip(&self.exposure)
+            .map(|(b, &a)| mean_of(b.exposure, b.expected.exposure, a))
+            .collect();
         let mean = sums.batches.iter().zip(&means).map(|(b, a)| b.usual * a).sum::<f64>() / n.max(1e-9);
         for (batch, sums) in sums.batches.iter().enumerate() {
             let scale = (sums.soup + BATCH_CELLS * overall) / (sums.reach + BATCH_CELLS);
@@ -45,10 +55,13 @@ impl Params {
         let more: f64 = sums
             .batches
             .iter()
-            .map(|b| spread(b.usual, b.exposure, b.ln_exposure) - spread(b.usual, b.expected.exposure, b.expected.ln_exposure))
+            .map(|b| {
+                spread(b.usual, b.exposure, b.ln_exposure)
+                    - spread(b.usual, b.expected.exposure, b.expected.ln_exposure)
+            })
             .sum();
-        let shape = super::params::SEARCHED[2].prior;
-        self.shared.exposure_shape = shape_of(n, more, self.shared.exposure_shape, shape, (0.2, 1e3));
+        let param = &SEARCHED[EXPOSURE_SHAPE];
+        self.shared.exposure_shape = shape_of(n, more, self.shared.exposure_shape, param);
 
         if !soup_only {
             self.update_signal(sums, live);
@@ -73,7 +86,8 @@ impl Params {
         let shape = self.efficiency_shape;
         for g in 0..n_guides {
             let guide = &sums.guides[g];
-            self.efficiency[g] = ((shape + guide.signal) / (shape / self.efficiency_mean + guide.captured)).clamp(1e-3, 1e6);
+            self.efficiency[g] =
+                ((shape + guide.signal) / (shape / self.efficiency_mean + guide.captured)).clamp(1e-3, 1e6);
         }
         // Captures of batches (PX-EM again), by what is left once the efficiencies have moved: the scale of the signal is
         // counted once. They are 1 on average; the efficiencies take the rest.
@@ -96,10 +110,12 @@ impl Params {
         let more: f64 = sums
             .batches
             .iter()
-            .map(|b| spread(b.cells, b.capture, b.ln_capture) - spread(b.cells, b.expected.capture, b.expected.ln_capture))
+            .map(|b| {
+                spread(b.cells, b.capture, b.ln_capture) - spread(b.cells, b.expected.capture, b.expected.ln_capture)
+            })
             .sum();
-        let prior = super::params::SEARCHED[3].prior;
-        self.shared.capture_shape = shape_of(cells, more, self.shared.capture_shape, prior, (0.3, 1e3));
+        let param = &SEARCHED[CAPTURE_SHAPE];
+        self.shared.capture_shape = shape_of(cells, more, self.shared.capture_shape, param);
     }
 
     /// The weight of the empty cell that gives this share of empty cells, and its prior.
@@ -146,7 +162,8 @@ impl Params {
 
 /// The shape of a gamma, by bisection: n (ln k - digamma(k)), which is the spread that n values have, rises by `more`; with a
 /// log-normal prior.
-fn shape_of(n: f64, more: f64, from: f64, prior: (f64, f64), bounds: (f64, f64)) -> f64 {
+fn shape_of(n: f64, more: f64, from: f64, param: &Param) -> f64 {
+    let (prior, bounds) = (param.prior, param.bounds);
     if n <= 0.0 {
         return from;
     }
