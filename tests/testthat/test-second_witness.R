@@ -87,7 +87,7 @@ has_posterior <- function(fits) fits$status %in% c("ok", "not_converged", "fewer
 
 # Every cell has a share of the typical depth on top of its own: nine tenths of all UMIs lie in cells of at least that depth.
 borrowed_depth <- function(depth, model) {
-  share <- c(poisson = 0.12, binomial = 0.1, neg_binomial = 0.05)
+  share <- c(poisson = 0.12, binomial = 0.1, neg_binomial = 0.03)
   if (!model %in% names(share) || sum(depth) == 0) return(0)
   total <- rowsum(depth, depth)
   typical <- as.numeric(rownames(total))

@@ -2,8 +2,8 @@
 //! included (grouped by batch and depth).
 //!
 //! The family of crispat (Braunger and Velten 2024, doi:10.1093/bioinformatics/btae535), evaluated by the same logistic it is
-//! fitted with. gamma_b and D as in `glm`. D as in `glm`: more than the cell's own
-//! total, so that one UMI in a cell with one UMI is no share of 1.
+//! fitted with. gamma_b and D as in `glm`: more than the cell's own total, so that one UMI in a
+//! cell with one UMI is no share of 1.
 //!
 //! M-step: coordinate-wise, on sums of y and D per component and batch, which are sufficient.
 use super::glm::NaturalFamily;
