@@ -96,6 +96,7 @@
 #'   \describe{
 #'     \item{too little to fit, no signal, fit not converged}{The fit's status; its `note` says more.}
 #'     \item{few cells}{Fewer than 5 cells called of a guide with none of the first two.}
+#'     \item{most calls are single UMIs}{More than half of at least 5 calls are of one UMI.}
 #'     \item{calls are uncertain}{`expected_precision` below 0.8.}
 #'     \item{overlapping components: most of the signal lies below the cut}{`expected_recall` below 0.5, where at least one
 #'       cell is expected.}

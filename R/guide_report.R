@@ -131,6 +131,7 @@ warning_words <- c(
   "no signal" = "Its counts look like background only: nothing was called.",
   "fit not converged" = "The fit ran out of iterations. Look at the picture of its counts before trusting its calls.",
   "few cells" = "Called in fewer than 5 cells: too few for most comparisons.",
+  "most calls are single UMIs" = "More than half of its calls rest on one UMI: ambient ones look the same. Ask for `min_umi = 2`?",
   "calls are uncertain" = "More than one in five of its calls is expected to be wrong.",
   "overlapping components: most of the signal lies below the cut" =
     "Carriers and background overlap: most cells that carry it are expected to be missed.",

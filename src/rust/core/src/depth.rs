@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 /// Counts and classes that are found by their place.
 const SMALL: usize = 1 << 13;
+/// Share of all UMIs in cells of at least the typical depth: neither a crowd of empty cells moves it nor a few huge ones.
+const CELLS_WITH: f64 = 0.9;
 
 /// The classes, sorted by depth and batch, and where zeros are grouped, bins of them: within an eighth of an octave (wider with
 /// many batches) the mean depth stands for all.
@@ -13,6 +15,8 @@ pub struct DepthClasses {
     of_cell: Vec<u32>,
     class: Vec<Class>,
     bin: Vec<Bin>,
+    /// UMIs on top of the depth of every cell.
+    added: f64,
 }
 
 struct Class {
@@ -30,7 +34,8 @@ struct Bin {
 }
 
 impl DepthClasses {
-    pub fn new(counts: &GuideCounts) -> Self {
+    /// Every cell has `share` of the depth of a typical cell (in whole UMIs) on top of its own.
+    pub fn new(counts: &GuideCounts, share: f64) -> Self {
         // Positive numbers have the order of their bits.
         let key = |(&depth, &batch): (&f64, &u32)| (depth.to_bits(), batch);
         let seen = |key: &(u64, u32)| f64::from_bits(key.0) > 0.0;
@@ -54,7 +59,7 @@ impl DepthClasses {
         let mut bins: Vec<(u32, u32)> = keys.iter().map(bin_of).collect();
         bins.sort_unstable();
         bins.dedup();
-        let class: Vec<Class> = keys
+        let mut class: Vec<Class> = keys
             .iter()
             .map(|key| {
                 let bin = bins.partition_point(|bin| *bin < bin_of(key));
@@ -62,11 +67,19 @@ impl DepthClasses {
             })
             .collect();
         let mut bin: Vec<Bin> = bins.iter().map(|&(batch, _)| Bin { batch, n: 0.0, depth: 0.0 }).collect();
-        for class in of_cell.iter().filter_map(|&at| class.get(at as usize)) {
-            bin[class.bin].n += 1.0;
-            bin[class.bin].depth += class.depth;
+        let mut cells_of = vec![0.0; class.len()];
+        for &at in &of_cell {
+            if let Some(n) = cells_of.get_mut(at as usize) {
+                *n += 1.0;
+            }
         }
-        Self { of_cell, class, bin }
+        let added = (share * typical_depth(&class, &cells_of)).round();
+        for (class, n) in class.iter_mut().zip(&cells_of) {
+            class.depth += added;
+            bin[class.bin].n += n;
+            bin[class.bin].depth += n * class.depth;
+        }
+        Self { of_cell, class, bin, added }
     }
 
     /// The counts by guide, each with the class of its cell.
@@ -84,7 +97,7 @@ impl DepthClasses {
         let (rows, mut row_of) = self.group(entries);
         // The zeros are the bins less the cells that have the guide.
         let mut zeros = self.bin.clone();
-        let mut counted = Vec::with_capacity(rows.len());
+        let mut counted: Vec<Obs> = Vec::with_capacity(rows.len());
         for (key, n) in rows {
             let (y, class, n) = (f64::from(count_of(key)), &self.class[class_of(key)], f64::from(n));
             zeros[class.bin].n -= n;
@@ -101,6 +114,11 @@ impl DepthClasses {
             })
             .collect();
         let n_zeros = obs.len() as u32;
+        if n_zeros == 0 && counted.iter().all(|o| o.y + self.added == o.depth) {
+            // The guide is all there is in every cell, so depth says nothing of it: the same for all.
+            let depth = counted.iter().fold(0.0, |most: f64, o| most.max(o.depth));
+            counted.iter_mut().for_each(|o| (o.depth, o.ln_const) = (depth, m.ln_const(o.y, depth)));
+        }
         row_of.iter_mut().for_each(|row| *row += n_zeros);
         obs.extend(counted);
         (obs, row_of)
@@ -140,6 +158,18 @@ impl DepthClasses {
     }
 }
 
+/// Nine tenths of all UMIs lie in cells of at least this depth; 0 without cells. Classes are sorted by depth.
+fn typical_depth(class: &[Class], cells_of: &[f64]) -> f64 {
+    let umis = || class.iter().zip(cells_of).map(|(class, n)| n * class.depth);
+    let below = (1.0 - CELLS_WITH) * umis().sum::<f64>();
+    let mut sum = 0.0;
+    let reaches = |umis| {
+        sum += umis;
+        sum >= below
+    };
+    umis().position(reaches).map_or(0.0, |at| class[at].depth)
+}
+
 fn count_of(key: u64) -> u32 {
     (key >> 32) as u32
 }
@@ -153,12 +183,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn depth_is_borrowed_from_the_typical_cell() {
+        // 20 cells of 100 UMIs, 50 of one UMI, one of 200: nine tenths of the 2,250 UMIs are in cells of 100 or more.
+        let y: Vec<f64> = [vec![1.0; 50], vec![100.0; 20], vec![200.0]].concat();
+        let indptr: Vec<i32> = (0..=71).collect();
+        let guides: Vec<i32> = (0..71).map(|cell| cell % 2).collect();
+        let counts = GuideCounts::new(2, &indptr, &guides, &y, None).unwrap();
+        assert_eq!(DepthClasses::new(&counts, 0.12).added, 12.0);
+        assert_eq!(DepthClasses::new(&counts, 0.0).added, 0.0);
+        let none = GuideCounts::new(2, &[0, 0], &[], &[], None).unwrap();
+        assert_eq!(DepthClasses::new(&none, 0.12).added, 0.0);
+    }
+
+    #[test]
     fn rows_are_those_of_sorting() {
         // 600 classes: only counts below 13 are small.
         let (indptr, guides): (Vec<i32>, Vec<i32>) = ((0..=6000).collect(), vec![0; 6000]);
         let y: Vec<f64> = (0..6000).map(|cell| f64::from(1 + (cell * 7919) % 600)).collect();
         let counts = GuideCounts::new(1, &indptr, &guides, &y, None).unwrap();
-        let classes = DepthClasses::new(&counts);
+        let classes = DepthClasses::new(&counts, 0.0);
         let by_guide = classes.by_guide(&counts);
         let entries = || by_guide.guide(0);
         let key = |entry: &Entry| (u64::from(entry.count) << 32) | u64::from(entry.of_cell);

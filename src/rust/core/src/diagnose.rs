@@ -27,6 +27,7 @@ const LOW_PRECISION: f64 = 0.8;
 const LOW_RECALL: f64 = 0.5;
 const MOST_CELLS: f64 = 0.5;
 const HARDLY_ANY_CELL: f64 = 0.1;
+const MOST_CALLS: f64 = 0.5;
 
 /// One for each guide. `posterior` says that scores are probabilities, `status` how each guide's fit ended; it may be empty.
 pub fn diagnose(
@@ -64,6 +65,8 @@ struct SumsOfCalled {
     n: usize,
     sum: f64,
     least: Option<f64>,
+    /// Calls of one UMI.
+    single: usize,
 }
 
 impl Sums {
@@ -82,6 +85,7 @@ impl Sums {
                 let guide = &mut guides[counts.guides()[at] as usize];
                 guide.n += 1;
                 guide.sum += scores[at];
+                guide.single += usize::from(count <= 1.0);
                 guide.least = Some(guide.least.map_or(count, |least: f64| least.min(count)));
             }
         };
@@ -123,6 +127,9 @@ impl Sums {
             let fitted = !words.iter().any(|&word| word == "too little to fit" || word == "no signal");
             if fitted && called < FEW_CELLS {
                 words.push("few cells");
+            }
+            if called >= FEW_CELLS && of_calls.single as f64 > MOST_CALLS * called as f64 {
+                words.push("most calls are single UMIs");
             }
             if expected_precision < LOW_PRECISION {
                 words.push("calls are uncertain");
@@ -209,5 +216,23 @@ mod tests {
         assert_eq!(words(&[1.0; 11], 0.9, 10, "ok"), "present in most cells");
         assert_eq!(words(&[1.0; 10], 0.9, 10, "ok"), "");
         assert_eq!(words(&[0.5; 11], 0.5, 10, "ok"), "calls are uncertain; present in most cells");
+    }
+
+    #[test]
+    fn calls_of_one_umi_are_named_where_they_are_most() {
+        // `single` cells of one UMI and `more` of nine, all called, among 20 of another guide.
+        let words = |single: usize, more: usize| {
+            let n = single + more;
+            let p: Vec<i32> = (0..=(n + 20) as i32).collect();
+            let i: Vec<i32> = (0..n + 20).map(|cell| i32::from(cell >= n)).collect();
+            let x = [vec![1.0; single], vec![9.0; more + 20]].concat();
+            let counts = GuideCounts::new(2, &p, &i, &x, None).unwrap();
+            let scores = vec![1.0; n + 20];
+            let calls = decide(&counts, &scores, &Rule { cut: Cut::MinConfidence(0.5), min_umi: 0.0 }).unwrap();
+            diagnose(&counts, &scores, &calls, true, &[]).swap_remove(0).warning
+        };
+        assert_eq!(words(6, 5), "most calls are single UMIs");
+        assert_eq!(words(5, 5), "");
+        assert_eq!(words(4, 0), "few cells");
     }
 }

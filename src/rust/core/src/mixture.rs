@@ -58,6 +58,10 @@ pub trait Mixture: Sync + Sized {
     type Row: Copy + Default + Send;
 
     fn components(&self) -> usize;
+    /// Where depth is used: the share of a typical cell's depth that every cell has on top of its own, see `models/glm.rs`.
+    fn borrowed_depth(&self) -> f64 {
+        0.0
+    }
     fn prepare(&self, obs: &[Obs]) -> Self::Prepared;
     /// Parameters from which the first M-step of a start begins.
     fn start(&self, obs: &[Obs]) -> Self::Params;
@@ -709,7 +713,7 @@ pub fn score_per_guide<M: Mixture>(
     control: &Control,
     progress: &Progress,
 ) -> Result<Scores> {
-    let classes = DepthClasses::new(counts);
+    let classes = DepthClasses::new(counts, m.borrowed_depth());
     let by_guide = classes.by_guide(counts);
     let fitted = progress.map(counts.n_guides(), |guide| {
         let entries = by_guide.guide(guide);

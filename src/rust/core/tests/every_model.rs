@@ -288,6 +288,52 @@ fn degenerate_inputs_give_results() {
     }
 }
 
+/// Cells of a background of 0.01 to 0.05 UMIs a guide, one in eight without a guide.
+fn clean_screen(seed: u64, n_guides: usize) -> Screened {
+    let mut settings = Screen::named("easy").unwrap();
+    (settings.n_cells, settings.n_guides) = (4000, n_guides);
+    (settings.signal_mean, settings.ambient_mean) = (50.0, n_guides as f64 * (0.01 + 0.01 * (seed % 5) as f64));
+    for (name, value) in [("moi", f64::NAN), ("share_empty", 0.12), ("signal_size", 20.0)] {
+        settings.set(name, &[value]).unwrap();
+    }
+    simulated(&settings, seed)
+}
+
+#[test]
+fn the_only_umi_of_a_cell_is_no_guide() {
+    // Of 812 such cells 6, 0 and 536 are called; on their own depth 812, 812 and 798.
+    for (name, most) in [("poisson", 0.02), ("binomial", 0.01), ("neg_binomial", 0.75)] {
+        let model = kaichi_core::models::find(name).unwrap();
+        let (mut n_lone, mut n_called) = (0, 0);
+        for seed in 0..6 {
+            let screen = clean_screen(seed, 60);
+            let counts = screen.view();
+            let scores = screen.score(model, 2).score;
+            let lone = |&cell: &usize| counts.depth()[cell] == 1.0;
+            for cell in (0..counts.n_cells()).filter(lone) {
+                n_lone += 1;
+                n_called += usize::from(scores[counts.cell(cell).start] >= 0.8);
+            }
+        }
+        assert!(n_lone > 700, "{n_lone} cells");
+        assert!((n_called as f64) < most * n_lone as f64, "{name}: {n_called} of {n_lone} called");
+    }
+}
+
+#[test]
+fn a_screen_of_one_guide_has_calls() {
+    let cells: Vec<Vec<(i32, f64)>> = (0..600)
+        .map(|cell| vec![(0, if cell % 5 == 0 { 20.0 + (cell % 37) as f64 } else { 1.0 + (cell % 3) as f64 })])
+        .collect();
+    let screen = Screened::from_cells(1, &cells);
+    for name in ["poisson", "neg_binomial", "binomial"] {
+        let scores = screen.score(kaichi_core::models::find(name).unwrap(), 1).score;
+        for (score, &y) in scores.iter().zip(&screen.counts) {
+            assert_eq!(*score >= 0.8, y >= 20.0, "{name}: {score} of {y}");
+        }
+    }
+}
+
 #[test]
 fn a_cancelled_run_is_an_error_and_no_result() {
     let screen = screen("easy", 300, 10);

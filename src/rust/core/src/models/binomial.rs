@@ -2,7 +2,8 @@
 //! included (grouped by batch and depth).
 //!
 //! The family of crispat (Braunger and Velten 2024, doi:10.1093/bioinformatics/btae535), evaluated by the same logistic it is
-//! fitted with. gamma_b as in `glm`. D is the cell's own total, so one UMI in a cell with one UMI is a share of 1.
+//! fitted with. gamma_b and D as in `glm`: more than the cell's own total, so that one UMI in a
+//! cell with one UMI is no share of 1.
 //!
 //! M-step: coordinate-wise, on sums of y and D per component and batch, which are sufficient.
 use super::glm::NaturalFamily;
@@ -35,9 +36,13 @@ impl Model for Binomial {
     }
 }
 
+/// In typical depths. More takes faint carriers from `overdispersed`.
+const BORROWED_DEPTH: f64 = 0.1;
+
 fn family(n_batches: usize) -> NaturalFamily {
     NaturalFamily {
         n_batches,
+        borrowed_depth: BORROWED_DEPTH,
         ln_const: |y, depth| ln_factorial(depth) - ln_factorial(y) - ln_factorial(depth - y),
         cumulant: |eta| {
             let p = 1.0 / (1.0 + (-eta).exp());

@@ -5,6 +5,12 @@
 //!
 //! gamma_b ~ normal(0, 1) on the scale of eta (the prior of crispat, Braunger and Velten 2024), which shrinks batches
 //! towards each other and leaves an empty batch at 0. With one batch there is no gamma.
+//!
+//! D is the cell's guide UMIs plus a, a share of the depth of a typical cell (nine tenths of all UMIs lie in cells of at least that
+//! depth), in whole UMIs. It is the mean depth under a gamma prior of shape a, but for a factor that b0 takes: the total of a cell of
+//! hardly any UMIs says hardly anything of its depth. Without it, one UMI in a cell of one is a share of 1, and called, while a
+//! carrier would have had more.
+//! Where a guide is all there is in every cell, depth says nothing, and all cells have that of the deepest.
 use crate::mixture::{self, Data, Expected, Mixture, Obs, MOST};
 
 /// Bounds of eta: a rate of 1e-10 UMIs per UMI of depth is no background at all.
@@ -149,6 +155,7 @@ impl Rates {
 /// A mixture of two members of a natural exponential family with depth as multiplicity.
 pub struct NaturalFamily {
     pub n_batches: usize,
+    pub borrowed_depth: f64,
     /// The part of the log mass without eta, of y and depth.
     pub ln_const: fn(f64, f64) -> f64,
     /// A, A' and A'' at eta.
@@ -164,6 +171,10 @@ impl Mixture for NaturalFamily {
 
     fn components(&self) -> usize {
         2
+    }
+
+    fn borrowed_depth(&self) -> f64 {
+        self.borrowed_depth
     }
 
     fn prepare(&self, _: &[Obs]) {}

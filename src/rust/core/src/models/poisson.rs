@@ -2,8 +2,8 @@
 //! included (grouped by batch and depth).
 //!
 //! The covariate mixture of sceptre (Barry et al. 2024, doi:10.1186/s13059-024-03254-2), as in crispat. gamma_b has a
-//! normal(0, 1) prior, so batches are shrunken towards each other; with one batch it is 0. The guide's own count is part
-//! of D: a guide that holds nearly all UMIs of its cells has a signal rate near 1 there.
+//! normal(0, 1) prior, so batches are shrunken towards each other; with one batch it is 0. D as in `glm`. The guide's own count is part
+//! of it: a guide that holds nearly all UMIs of its cells has a signal rate near 1 there.
 //!
 //! M-step: coordinate-wise, on sums of y and D per component and batch, which are sufficient.
 use super::glm::NaturalFamily;
@@ -36,8 +36,16 @@ impl Model for Poisson {
     }
 }
 
+/// In typical depths. More takes faint carriers from `overdispersed`.
+const BORROWED_DEPTH: f64 = 0.12;
+
 fn family(n_batches: usize) -> NaturalFamily {
-    NaturalFamily { n_batches, ln_const: |y, depth| y * depth.ln() - ln_factorial(y), cumulant: |eta| [eta.exp(); 3] }
+    NaturalFamily {
+        n_batches,
+        borrowed_depth: BORROWED_DEPTH,
+        ln_const: |y, depth| y * depth.ln() - ln_factorial(y),
+        cumulant: |eta| [eta.exp(); 3],
+    }
 }
 
 #[cfg(test)]
