@@ -46,7 +46,10 @@ const MULTIPLIED: usize = 16;
 const GROUP: f64 = 0.15;
 const ONE_BY_ONE: usize = 6;
 /// The sum ends where a term is less than this of it.
-const TINY: f64 = 1e-9;
+const TINY: f64 = 1e-6;
+const TINY_EXACT: f64 = 1e-9;
+/// Masses from here on can be multiplied up.
+const SAFE: f64 = 1e-250;
 /// Counts above this are taken as this: they are certain either way.
 const MOST_UMIS: f64 = 10_000.0;
 /// Most background UMIs whose masses are worked out one by one where signal is certain.
@@ -350,6 +353,11 @@ impl Look {
             }
         };
         masses(s, y, rise);
+        // From there each mass is had from the one before, unless those of many UMIs underflow.
+        let smallest = s.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut last_rise = rise;
+        self.ratio.clear();
+        self.ratio.extend(ls.indices().map(|l| 1.0 / rate[l]));
         let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
         let mean = shared.hopping * (depth - y).max(0.0) * params.library[g];
         let back = &mut self.background;
@@ -367,6 +375,7 @@ impl Look {
         self.fore.extend_from_slice(s);
         self.signal.push(y);
         let mut sum = largest(s);
+        let tiny = if exact { TINY_EXACT } else { TINY };
         // The last row is that of `anchor`; j is the next to be shared out.
         let (mut anchor, mut j, mut ended) = (0, 1, false);
         while anchor + 1 < n {
@@ -394,14 +403,21 @@ impl Look {
                 j += 1;
             }
             let to = y - next as f64;
-            masses(s, to, tables.signal.ln_rise_of(to));
+            let next_rise = tables.signal.ln_rise_of(to);
+            if smallest > SAFE {
+                let ratio = (next_rise - last_rise).exp();
+                s.iter_mut().zip(&self.ratio).for_each(|(s, by)| *s *= ratio * by.powi(width as i32));
+            } else {
+                masses(s, to, next_rise);
+            }
+            last_rise = next_rise;
             self.fore.extend_from_slice(s);
             self.signal.push(to);
             span.rows += 1;
             anchor = next;
             let term = largest(&self.back[start..]) * largest(s);
             sum += term;
-            if term < TINY * sum && j > 3 {
+            if term < tiny * sum && j > 3 {
                 ended = j < n;
                 break;
             }

@@ -210,6 +210,8 @@ impl Fit {
                     reach * slope.signum()
                 }
             };
+            // A screen of next to nothing may have no slope.
+            let to = if to.is_finite() { to } else { 0.0 };
             offsets[i] = param.offset(from, param.moved(from, to));
             self.steps[i] =
                 (offsets[i].abs() * 1.2).clamp(0.4 * self.steps[i], 1.6 * self.steps[i]).clamp(LEAST_STEP, 1.0);
