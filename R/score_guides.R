@@ -8,9 +8,9 @@
 #'     \item{posterior}{dgCMatrix, guides x cells, with the pattern of the counts. The posterior probability that the cell
 #'       carries the guide; for the model `quantiles` the guide's share of the cell's guide UMIs.}
 #'     \item{log_odds}{dgCMatrix of the same pattern: the log odds of the posterior p, ln(p / (1 - p)), which tell apart pairs
-#'       whose posterior rounds to 1. `plogis(log_odds)` is the posterior. They are finite, from -10,000 to 10,000: those two stand
-#'       for all that lies further out, and the first for pairs of guides without a fit. NULL for the model `quantiles`, which has no
-#'       posterior.}
+#'       whose posterior rounds to 1. `plogis(log_odds)` is the posterior. They are finite, from -10,000 to 10,000, and from -700 to
+#'       700 for the model `ambient`. The ends stand for all that lies further out, and -10,000 for pairs of guides without a
+#'       fit. NULL for the model `quantiles`, which has no posterior.}
 #'     \item{counts}{dgCMatrix, guides x cells. The UMI counts.}
 #'     \item{fits}{data.frame, one row per fit, see [assign_guides()].}
 #'     \item{screen}{NULL, or for the model `ambient` a data.frame with one row, see [assign_guides()].}
