@@ -74,13 +74,10 @@
 #'       is called, NA if that is 0; `separation` dbl, 0 to 1, how far apart the components are: the mean posterior of carriers
 #'       less that of the other cells with the guide, each cell counted in both by its posterior, 1 where every cell is certain,
 #'       NA if `expected_cells` is 0 (these four NA for models whose score is no posterior); `warning` chr, see Warnings.}
-#'     \item{screen}{What was learnt of the screen as a whole, a data.frame with one row; NULL for models that learn nothing of it.
-#'       For `ambient` the parameters that all guides share: `ambient_size` and `signal_size` dbl > 0, the sizes of the negative
-#'       binomials of ambient UMIs and signal; `exposure_shape` and `capture_shape` dbl > 0, of the gammas of the cells' exposure
-#'       and capture; `hopping` dbl, the share of a cell's UMIs that are chimeric; `exposure_slope` and `capture_slope` dbl, see
-#'       `covariate`; `empty_weight` dbl, the weight of a cell without any guide; and how the fit went: `log_lik` dbl, of the cells
-#'       that these were learnt from, at most 20,000; `bic_gain` dbl, BIC of a screen without any signal less BIC of the model;
-#'       `iterations` int; `converged` lgl.}
+#'     \item{screen}{data.frame with one row: what a model learns of the screen as a whole. NULL for all models except `ambient`,
+#'       whose columns [score_guides()] explains: the parameters that all guides share (`ambient_size`, `signal_size`,
+#'       `exposure_shape`, `capture_shape`, `hopping`, `burst`, `exposure_slope`, `capture_slope`, `empty_weight`), the names of
+#'       those that ended at a bound (`at_bound`), and how the fit went (`log_lik`, `bic_gain`, `iterations`, `converged`).}
 #'     \item{model, params, version}{What was run: the model's name, every setting, the version of kaichi.}
 #'     \item{guides}{The guide table in the order of the counts, only where there is one. [call_constructs()], [cell_columns()] and
 #'       [write_calls()] use it.}

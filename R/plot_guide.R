@@ -182,7 +182,7 @@ component_laws <- list(
   },
   ambient = function(fit, bins, calls, batch, row) {
     # Of calls, what was fitted to the cells is gone.
-    if (is.null(calls$cells$exposure)) return(NULL)
+    if (is.null(calls$cells$exposure) || is.null(fit$burst)) return(NULL)
     ambient_masses(fit, bins, calls, row)
   }
 )
@@ -215,7 +215,7 @@ over_depths <- function(fit, bins, calls, batch, cdf) {
   masses
 }
 
-# The background B, and B + S, at the exposure and capture of the cells, of which some hundreds stand for all. The height of
+# The background B, and B + S, at the mean exposure and capture of the cells, of which some hundreds stand for all. The height of
 # the signal is the sum of the posteriors.
 ambient_masses <- function(fit, bins, scores, row) {
   cells <- scores$cells
@@ -225,17 +225,19 @@ ambient_masses <- function(fit, bins, scores, row) {
   depth <- Matrix::colSums(counts)[picked]
   own <- as.numeric(counts[row, picked])
   library_share <- sum(counts@x[counts@i == row - 1L]) / sum(counts@x)
-  mean_background <- cells$exposure[picked] * fit$ambient_share + fit$hopping * (depth - own) * library_share
+  mean_ambient <- cells$exposure[picked] * fit$ambient_share
+  mean_chimeric <- fit$hopping * (depth - own) * library_share
   y <- 0:max(bins$high)
   background <- signal <- 0
   for (k in seq_along(picked)) {
-    b <- stats::dnbinom(y, size = fit$ambient_size, mu = mean_background[k])
+    # Bursts of chimeras have a variance of 1 + burst times their mean.
+    b <- mass_of_sum(
+      stats::dnbinom(y, size = fit$ambient_size, mu = mean_ambient[k]),
+      if (mean_chimeric[k] > 0) stats::dnbinom(y, size = mean_chimeric[k] / fit$burst, prob = 1 / (1 + fit$burst)) else 1
+    )
     s <- stats::dnbinom(y, size = fit$signal_size, mu = cells$capture[picked[k]] * fit$efficiency)
-    both <- 0 * y
-    # Beyond this the background has no mass to speak of.
-    for (j in which(b > 1e-9)) both[j:length(y)] <- both[j:length(y)] + b[j] * s[seq_len(length(y) - j + 1L)]
     background <- background + b
-    signal <- signal + both
+    signal <- signal + mass_of_sum(s, b)
   }
   expected <- sum(scores$posterior@x[scores$posterior@i == row - 1L])
   heights <- c(background = ncol(counts) - expected, signal = expected) / length(picked)
@@ -243,6 +245,13 @@ ambient_masses <- function(fit, bins, scores, row) {
     background = heights[["background"]] * mass_in(bins, function(at) cumsum(background)[at + 1]),
     signal = heights[["signal"]] * mass_in(bins, function(at) cumsum(signal)[at + 1])
   )
+}
+
+# The masses at 0, 1, ... of the sum of two counts, from theirs. Where `few` has next to no mass, its terms are left out.
+mass_of_sum <- function(many, few) {
+  sum <- 0 * many
+  for (j in which(few > 1e-9)) sum[j:length(many)] <- sum[j:length(many)] + few[j] * many[seq_len(length(many) - j + 1L)]
+  sum
 }
 
 why_no_curves <- function(info, calls) {

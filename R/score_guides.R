@@ -8,41 +8,54 @@
 #'     \item{posterior}{dgCMatrix, guides x cells, with the pattern of the counts. The posterior probability that the cell
 #'       carries the guide; for the model `quantiles` the guide's share of the cell's guide UMIs.}
 #'     \item{log_odds}{dgCMatrix of the same pattern: the log odds of the posterior p, ln(p / (1 - p)), which tell apart pairs
-#'       whose posterior rounds to 1. `plogis(log_odds)` is the posterior. They are finite, from -10,000 to 10,000: those two stand
-#'       for all that lies further out, and the first for pairs of guides without a fit. NULL for the model `quantiles`, which has no
-#'       posterior.}
+#'       whose posterior rounds to 1. `plogis(log_odds)` is the posterior. They are finite, from -10,000 to 10,000, and from -700 to
+#'       700 for the model `ambient`. The ends stand for all that lies further out, and -10,000 for pairs of guides without a
+#'       fit. NULL for the model `quantiles`, which has no posterior.}
 #'     \item{counts}{dgCMatrix, guides x cells. The UMI counts.}
 #'     \item{fits}{data.frame, one row per fit, see [assign_guides()].}
 #'     \item{screen}{NULL, or for the model `ambient` a data.frame with one row, see [assign_guides()].}
-#'     \item{cells}{NULL, or for the model `ambient` a data.frame with one row per cell: `cell_barcode` chr; `exposure` and
-#'       `capture` dbl > 0, its expected ambient UMIs and its factor on the signal; and what they come from, see below.}
+#'     \item{cells}{NULL, or for the model `ambient` a data.frame with one row per cell, see below.}
 #'     \item{model}{chr. The name of the model.}
 #'     \item{params}{list. Everything that was set.}
 #'     \item{version}{chr. The version of kaichi.}
 #'     \item{guides}{The guide table in the order of the counts, only where there is one.}
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
-#' @section Cell effects of the model `ambient`:
-#'   From `$fits` take, per guide, the `prior` \eqn{\pi}, the `ambient_share` q and the `efficiency` f, and from `$screen` the
-#'   `ambient_size` a, `signal_size` r, `exposure_shape` s, `capture_shape` k and `hopping` h; l is the guide's share of all
-#'   UMIs of the screen, D the guide UMIs of the cell, y the count, p its posterior, b the background UMIs expected in it if the
-#'   guide is carried. From `$cells` take
+#' @section What the model `ambient` learns:
+#'   `vignette("models")` has the model as mathematics, with its priors. The posteriors follow from these numbers and the counts.
+#'
+#'   `$fits` has one row per guide:
 #'   \describe{
-#'     \item{exposure_expected, capture_expected}{E and C, what a cell of its batch and covariate is expected to have.}
-#'     \item{background_sum, share_sum}{B and Q: over the counts of the cell, the sum of
-#'       ((1 - p) y + p b) (e q / m) a / (a + m), with m = e q + h (D - y) l; and over all guides, the sum of q a / (a + e q).}
-#'     \item{exposure}{e = (s + B) / (s / E + Q).}
-#'     \item{signal_sum, efficiency_sum}{S and F: over the counts of the cell, the sums of p (y - b) r / (r + d f) and
-#'       p f r / (r + d f), the latter with what guides without a count may hide.}
-#'     \item{capture}{d = (k + S) / (k / C + F).}
-#'     \item{empty_scale}{z: what the cell without any guide, whose weight is `empty_weight` of `$screen` instead of 1, changes the
-#'       probability of any set of guides by.}
+#'     \item{prior}{dbl, 0 to 1. The probability that a cell carries the guide.}
+#'     \item{ambient_share}{dbl, 0 to 1. The guide's share of the ambient UMIs. The shares sum to 1.}
+#'     \item{efficiency}{dbl > 0. The mean signal UMIs of the guide in a carrier whose capture is 1.}
 #'   }
-#'   A count is judged by B, Q, S and F less its own terms of these sums: e and d are computed anew without them, as are
-#'   m = e q + h (D - y) l, the sizes 1 / (1 / a + 1 / (s + B)) of the background and 1 / (1 / r + 1 / (k + S)) of the signal.
-#'   With L0 the negative binomial mass of y under the background, and L1 that under the sum of the background and a signal of
-#'   mean d f, p = \eqn{\pi} L1 / ((1 - \eqn{\pi}) L0 + \eqn{\pi} L1) / z, at most 1. Counts above 5,000 have one negative binomial
-#'   with the mean and variance of the sum in place of L1.
+#'   `$cells` has one row per cell:
+#'   \describe{
+#'     \item{cell_barcode}{chr.}
+#'     \item{exposure_expected, capture_expected}{dbl > 0. The exposure and the capture expected of a cell of this batch and
+#'       covariate, before its guides are looked at. Cells of similar covariate share them: ln(covariate / mean) is rounded to
+#'       eighths.}
+#'     \item{exposure}{dbl > 0. The posterior mean of the ambient UMIs of the cell, all guides together.}
+#'     \item{capture}{dbl > 0. The posterior mean of the factor on the signal UMIs of the cell. Its average over cells is about 1.}
+#'   }
+#'   `$screen` has one row:
+#'   \describe{
+#'     \item{ambient_size, signal_size}{dbl > 0. Sizes of the negative binomials of ambient UMIs and of signal UMIs.}
+#'     \item{exposure_shape, capture_shape}{dbl > 0. Shapes of the gamma distributions of exposure and capture over cells.}
+#'     \item{hopping}{dbl > 0. Chimeric UMIs for each other UMI of the cell.}
+#'     \item{burst}{dbl > 0. Chimeric UMIs come in bursts: their variance is 1 + `burst` times their mean.}
+#'     \item{exposure_slope, capture_slope}{dbl, 0 to 1.5. Powers of the covariate in the expected exposure and capture; NA without a
+#'       covariate.}
+#'     \item{empty_weight}{dbl > 0. The odds that a cell carries no guide, relative to guides that are carried independently of each
+#'       other. It is below 1 where cells were selected for guides, and 1 for a single guide.}
+#'     \item{at_bound}{chr. The names of the parameters of this table that ended at a bound of their range, separated by `", "`; `""` if
+#'       there are none. A bound may stand for a value beyond it.}
+#'     \item{log_lik}{dbl. The log-likelihood of the cells that these were learnt from, at most 20,000. If none of those is without
+#'       UMIs, it is the likelihood given that a cell has UMIs.}
+#'     \item{bic_gain}{dbl. BIC of a screen without any signal less BIC of the model.}
+#'     \item{iterations, converged}{int, lgl. Rounds of the fit, and whether it ended before the last one allowed.}
+#'   }
 #' @section Many guides or many machines:
 #'   One machine is nearly always enough: the threads of `n_jobs` share one copy of the counts, and nothing has to be sent. Workers
 #'   are for fits that take one machine too long: `poisson`, `neg_binomial` and `binomial` of tens of thousands of guides in

@@ -130,6 +130,33 @@ test_that("the curves of ambient add up to the cells", {
   expect_gt(stats::cor(log1p(as.vector(together[as.character(round(bin_middle(bars), 6))])), log1p(bars$cells), use = "complete.obs"), 0.95)
 })
 
+test_that("the curves of ambient are sums of ambient UMIs, bursts of chimeras and signal, cell by cell", {
+  sim <- simulate_guides("noisy", n_cells = 200, n_guides = 5, hopping = 0.1, hopping_burst = 2, seed = 2)
+  scores <- score_guides(sim$counts, "ambient")
+  fit <- c(as.list(scores$fits[2L, ]), as.list(scores$screen))
+  curves <- curves_of(plot_guide(scores, scores$fits$guide_id[2L]))
+  y <- sim$counts[2L, ]
+  bins <- umi_bins(max(y))
+  n <- max(bins$high) + 1
+  both <- function(a, b) vapply(seq_len(n), function(j) sum(a[seq_len(j)] * b[j:1L]), 0)
+  parts <- lapply(seq_along(y), function(cell) {
+    mean <- fit$hopping * (sum(sim$counts[, cell]) - y[cell]) * sum(y) / sum(sim$counts)
+    background <- both(
+      stats::dnbinom(seq_len(n) - 1, size = fit$ambient_size, mu = scores$cells$exposure[cell] * fit$ambient_share),
+      if (mean > 0) stats::dnbinom(seq_len(n) - 1, size = mean / fit$burst, mu = mean) else c(1, numeric(n - 1L))
+    )
+    signal <- stats::dnbinom(seq_len(n) - 1, size = fit$signal_size, mu = scores$cells$capture[cell] * fit$efficiency)
+    list(background = background, signal = both(background, signal))
+  })
+  carriers <- sum(scores$posterior[2L, ])
+  height <- c(background = 1 - carriers / 200, signal = carriers / 200)
+  for (name in names(height)) {
+    mass <- height[[name]] * Reduce(`+`, lapply(parts, `[[`, name))
+    expected <- mapply(function(low, high) sum(mass[(low + 2):(high + 1)]), bins$low, bins$high)
+    expect_equal(curves$cells[curves$what == name], expected[expected > 0.01], tolerance = 1e-5, label = name)
+  }
+})
+
 test_that("every model is drawn, with all its guides and with none named", {
   screen <- small_screen()
   for (model in all_models()) {

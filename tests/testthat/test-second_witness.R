@@ -175,68 +175,152 @@ overlapping_screen <- function(seed, ambient = 0.5) {
   })
 }
 
-# The posteriors of an ambient fit, from its parameters and the sums of its cells, as the help of score_guides() says.
-witness_ambient <- function(scores) {
-  counts <- scores$counts
-  guide <- counts@i + 1L
-  cell <- rep(seq_len(ncol(counts)), diff(counts@p))
-  y <- unname(counts@x)
-  p <- scores$posterior@x
+# The posteriors of an ambient fit, from its parameters and the law in vignette("models"). Exposure and capture are summed out on
+# a grid that is finer than the core's and the same for all cells.
+witness_ambient <- function(scores, n_exposures = 200L, n_captures = 120L) {
+  counts <- as.matrix(scores$counts)
+  fits <- scores$fits
   all <- as.list(scores$screen)
-  pi <- scores$fits$prior[guide]
-  q <- scores$fits$ambient_share[guide]
-  f <- scores$fits$efficiency[guide]
-  of <- scores$cells[cell, ]
-  hop <- all$hopping * (Matrix::colSums(counts)[cell] - y) * (Matrix::rowSums(counts) / sum(counts))[guide]
-  pair <- function(y, m, a, mu, r) {
-    j <- 0:y
-    terms <- stats::dnbinom(j, size = a, mu = m) * stats::dnbinom(y - j, size = r, mu = mu)
-    c(l0 = stats::dnbinom(y, size = a, mu = m), l1 = sum(terms), b = sum(j * terms) / sum(terms))
+  cells <- scores$cells
+  depth <- colSums(counts)
+  library_share <- rowSums(counts) / sum(counts)
+  # A guide that no cell has is not fitted and has no count.
+  live <- which(fits$status != "gated")
+  # Nodes from where the gamma of no cell has anything below, or 1e-4 of its mean, to where none has anything above.
+  nodes <- function(mean, shape, n, stray = 0) {
+    low <- max(stats::qgamma(1e-12, shape, shape), 1e-4)
+    high <- max(stats::qgamma(1e-12, shape, shape, lower.tail = FALSE), 4 * stray * stats::qgamma(1e-12, 2, 2, lower.tail = FALSE))
+    exp(seq(log(min(mean) * low), log(max(mean) * high), length.out = n))
   }
-  a <- all$ambient_size
-  r <- all$signal_size
-  m <- of$exposure * q + hop
-  b <- 0
-  # The background in a count depends on what the other guides say, which depends on it.
-  for (round in 1:60) {
-    own_background <- ((1 - p) * y + p * b) * of$exposure * q / m * a / (a + m)
-    own_signal <- p * (y - b) * r / (r + of$capture * f)
-    exposed <- all$exposure_shape + of$background_sum - own_background
-    captured <- all$capture_shape + of$signal_sum - own_signal
-    e <- exposed / (all$exposure_shape / of$exposure_expected + of$share_sum - q * a / (a + of$exposure * q))
-    d <- captured / (all$capture_shape / of$capture_expected + of$efficiency_sum - p * f * r / (r + of$capture * f))
-    seen <- mapply(pair, y, e * q + hop, 1 / (1 / a + 1 / exposed), d * f, 1 / (1 / r + 1 / captured))
-    change <- max(abs(seen["b", ] - b))
-    b <- seen["b", ]
-    if (change < 1e-12) break
+  e <- nodes(cells$exposure_expected, all$exposure_shape, n_exposures, stray = 1)
+  d <- nodes(cells$capture_expected, all$capture_shape, n_captures)
+  # What a gamma has below the first node is there.
+  prior <- function(node, shape, mean) {
+    step <- log(node[2L] / node[1L])
+    mass <- stats::dgamma(node, shape, shape / mean) * node * step
+    mass[1L] <- mass[1L] / 2 + stats::pgamma(node[1L], shape, shape / mean)
+    mass
   }
-  share_sum <- vapply(scores$cells$exposure, function(e) {
-    sum(scores$fits$ambient_share * a / (a + e * scores$fits$ambient_share))
-  }, 0)
-  sum_by_cell <- function(own) as.vector(tapply(own, factor(cell, seq_len(ncol(counts))), sum, default = 0))
-  list(
-    posterior = unname(pmin(pi * seen["l1", ] / ((1 - pi) * seen["l0", ] + pi * seen["l1", ]) / of$empty_scale, 1)),
-    background_sum = sum_by_cell(own_background), signal_sum = sum_by_cell(own_signal), share_sum = share_sum
+  # Masses of 0, 1, ... UMIs by node: of ambient UMIs and of the signal of each guide.
+  most <- apply(counts, 1L, max)
+  table_of <- function(node, rate, size) lapply(seq_along(rate), function(g) {
+    if (!g %in% live) return(NULL)
+    outer(node * rate[g], 0:most[g], function(mean, y) stats::dnbinom(y, size = size, mu = mean))
+  })
+  ambient <- table_of(e, fits$ambient_share, all$ambient_size)
+  signal <- table_of(d, fits$efficiency, all$signal_size)
+  pi <- fits$prior
+  empty_odds <- all$empty_weight - 1
+  out <- list(posterior = 0 * counts, log_odds = 0 * counts, exposure = depth, capture = depth)
+  chimeras <- function(y, others, g) {
+    mean <- all$hopping * others * library_share[g]
+    if (mean > 0) stats::dnbinom(y, size = mean / all$burst, prob = 1 / (1 + all$burst)) else as.numeric(y == 0)
+  }
+  for (cell in seq_along(depth)) {
+    mean <- cells$exposure_expected[cell]
+    # A hundredth of the cells are strays.
+    of_e <- 0.99 * prior(e, all$exposure_shape, mean) + 0.01 * prior(e, 2, 4 * mean)
+    of_d <- prior(d, all$capture_shape, cells$capture_expected[cell])
+    ln_any <- outer(log(of_e), log(of_d), `+`)
+    ln_empty <- log(of_e)
+    carried <- absent <- list()
+    for (g in live) {
+      y <- counts[g, cell]
+      j <- 0:y
+      hop <- chimeras(j, depth[cell] - y, g)
+      # B_j: ambient UMIs and chimeras that add up to j.
+      background <- ambient[[g]][, j + 1L, drop = FALSE] %*% outer(j, j, function(i, j) ifelse(j < i, 0, hop[pmax(j - i, 0) + 1L]))
+      both <- background %*% t(signal[[g]][, rev(j) + 1L, drop = FALSE])
+      without <- (1 - pi[g]) * background[, y + 1L]
+      either <- without + pi[g] * both
+      ln_any <- ln_any + log(either)
+      ln_empty <- ln_empty + log(without)
+      if (y > 0) {
+        carried[[as.character(g)]] <- ifelse(either > 0, pi[g] * both / either, 0)
+        absent[[as.character(g)]] <- ifelse(either > 0, without / either, 0)
+      }
+    }
+    top <- max(ln_any)
+    any <- exp(ln_any - top)
+    empty <- empty_odds * exp(ln_empty - top)
+    total <- sum(any) + sum(empty)
+    for (g in names(carried)) {
+      with <- sum(any * carried[[g]])
+      without <- max(sum(any * absent[[g]]) + sum(empty), 0)
+      out$posterior[as.integer(g), cell] <- with / total
+      out$log_odds[as.integer(g), cell] <- log(with / without)
+    }
+    out$exposure[cell] <- sum((rowSums(any) + empty) * e) / total
+    # A cell without any guide tells nothing of its capture.
+    out$capture[cell] <- (sum(colSums(any) * d) + sum(empty) * sum(of_d * d)) / total
+  }
+  out
+}
+
+# The largest differences of an ambient fit to its witness.
+ambient_differences <- function(scores) {
+  witness <- witness_ambient(scores)
+  at <- cbind(scores$counts@i + 1L, rep(seq_len(ncol(scores$counts)), diff(scores$counts@p)))
+  log_odds <- witness$log_odds[at]
+  near <- abs(log_odds) < 30
+  c(
+    posterior = max(abs(scores$posterior@x - witness$posterior[at])),
+    # More than 1 is more than .02 and 2 %.
+    log_odds = max((abs(scores$log_odds@x - log_odds) / (0.02 + 0.02 * abs(log_odds)))[near]),
+    exposure = max(abs(scores$cells$exposure / witness$exposure - 1)),
+    capture = max(abs(scores$cells$capture / witness$capture - 1))
   )
 }
 
-test_that("the posteriors of ambient are those that its parameters and cells give in R", {
-  sim <- simulate_guides("noisy", n_cells = 600, n_guides = 12, seed = 4)
-  rna <- with_fixed_seed(1, sim$cells$ambient * exp(stats::rnorm(600, 0, 0.3)))
-  lanes <- simulate_guides("batch_shift", n_cells = 600, n_guides = 12, seed = 4)
-  for (scores in list(
-    score_guides(sim$counts, "ambient"),
-    score_guides(sim$counts, "ambient", covariate = rna),
-    score_guides(lanes$counts, "ambient", batch = lanes$lane)
-  )) {
-    expect_true(all(scores$fits$status == "ok"))
-    witness <- witness_ambient(scores)
-    expect_lt(max(abs(scores$posterior@x - witness$posterior)), 1e-8)
-    expect_gt(sum(scores$posterior@x > 0.01 & scores$posterior@x < 0.99), 100)
-    for (sum in c("background_sum", "signal_sum", "share_sum")) {
-      expect_lt(max(abs(witness[[sum]] - scores$cells[[sum]]) / (1 + scores$cells[[sum]])), 1e-6, label = sum)
-    }
-  }
+expect_ambient_witness <- function(scores, label) {
+  expect_true(all(scores$fits$status %in% c("ok", "gated")), label = label)
+  # Posteriors between 0 and 1 are what the witness is about.
+  expect_gt(sum(scores$posterior@x > 0.01 & scores$posterior@x < 0.99), 20, label = label)
+  off <- ambient_differences(scores)
+  expect_lt(off[["posterior"]], 2e-3, label = paste("posteriors of", label))
+  expect_lt(off[["log_odds"]], 1, label = paste("log odds of", label))
+  expect_lt(off[["exposure"]], 0.02, label = paste("exposures of", label))
+  expect_lt(off[["capture"]], 0.02, label = paste("captures of", label))
+}
+
+test_that("the posteriors of ambient are those of its law in R, summed over a finer grid of exposure and capture", {
+  sim <- simulate_guides("noisy", n_cells = 300, n_guides = 8, seed = 4)
+  rna <- with_fixed_seed(1, sim$cells$ambient * exp(stats::rnorm(300, 0, 0.3)))
+  any_lane <- with_fixed_seed(2, sample(c("x", "y", "z w"), 300, TRUE))
+  lanes <- simulate_guides("batch_shift", n_cells = 300, n_guides = 8, seed = 4)
+  expect_ambient_witness(score_guides(sim$counts, "ambient"), "one batch")
+  expect_ambient_witness(score_guides(sim$counts, "ambient", batch = any_lane), "batches that differ in nothing")
+  expect_ambient_witness(score_guides(lanes$counts, "ambient", batch = lanes$lane), "lanes that differ")
+  with_covariate <- score_guides(sim$counts, "ambient", covariate = rna)
+  expect_gt(with_covariate$screen$exposure_slope, 0.3)
+  expect_ambient_witness(with_covariate, "a covariate")
+})
+
+test_that("and with chimeras in bursts", {
+  sim <- simulate_guides("easy", n_cells = 300, n_guides = 8, hopping = 0.15, hopping_burst = 3, signal_mean = 40, seed = 2)
+  scores <- score_guides(sim$counts, "ambient")
+  expect_gt(scores$screen$hopping, 0.05)
+  expect_gt(scores$screen$burst, 1)
+  expect_ambient_witness(scores, "bursts")
+})
+
+test_that("and where cells without guides are rarer, or more, than independent guides leave them", {
+  one <- simulate_guides("overdispersed", n_cells = 300, n_guides = 8, signal_mean = 20, seed = 3)
+  scores <- score_guides(one$counts, "ambient")
+  expect_lt(scores$screen$empty_weight, 0.3)
+  expect_ambient_witness(scores, "a small weight")
+  many <- simulate_guides("high_moi", n_cells = 300, n_guides = 8, share_empty = 0.4, signal_mean = 8, seed = 3)
+  scores <- score_guides(many$counts, "ambient")
+  expect_gt(scores$screen$empty_weight, 3)
+  expect_ambient_witness(scores, "a large weight")
+})
+
+test_that("and of a single guide, and of cells that were chosen for having UMIs", {
+  sim <- simulate_guides("noisy", n_cells = 300, n_guides = 4, abundance_spread = 0, seed = 5)
+  expect_ambient_witness(score_guides(sim$counts[3L, , drop = FALSE], "ambient"), "one guide")
+  sim <- simulate_guides("noisy", n_cells = 400, n_guides = 8, seed = 6)
+  counts <- sim$counts[, Matrix::colSums(sim$counts) > 0]
+  expect_ambient_witness(score_guides(counts, "ambient"), "no cell without UMIs")
 })
 
 test_that("the posteriors of every mixture are those of Bayes' rule in R, with one batch and with three", {
