@@ -226,11 +226,11 @@ ambient_masses <- function(fit, bins, scores, row) {
   own <- as.numeric(counts[row, picked])
   library_share <- sum(counts@x[counts@i == row - 1L]) / sum(counts@x)
   mean_ambient <- cells$exposure[picked] * fit$ambient_share
-  mean_chimeric <- fit$hopping * (depth - own) * library_share
+  mean_chimeric <- (fit$hopping * (depth - own) + fit$clumping * cells$exposure[picked]) * library_share
   y <- 0:max(bins$high)
   background <- signal <- 0
   for (k in seq_along(picked)) {
-    # Bursts of chimeras have a variance of 1 + burst times their mean.
+    # Bursts, of chimeras and of ambient UMIs, have a variance of 1 + burst times their mean.
     b <- mass_of_sum(
       stats::dnbinom(y, size = fit$ambient_size, mu = mean_ambient[k]),
       if (mean_chimeric[k] > 0) stats::dnbinom(y, size = mean_chimeric[k] / fit$burst, prob = 1 / (1 + fit$burst)) else 1

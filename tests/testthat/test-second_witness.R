@@ -212,9 +212,10 @@ witness_ambient <- function(scores, n_exposures = 200L, n_captures = 120L) {
   pi <- fits$prior
   empty_odds <- all$empty_weight - 1
   out <- list(posterior = 0 * counts, log_odds = 0 * counts, exposure = depth, capture = depth)
-  chimeras <- function(y, others, g) {
-    mean <- all$hopping * others * library_share[g]
-    if (mean > 0) stats::dnbinom(y, size = mean / all$burst, prob = 1 / (1 + all$burst)) else as.numeric(y == 0)
+  # Bursts, by node of exposure: of the other UMIs of the cell, and of ambient ones.
+  bursts <- function(y, others, g) {
+    mean <- (all$hopping * others + all$clumping * e) * library_share[g]
+    outer(mean, y, function(mean, y) stats::dnbinom(y, size = mean / all$burst, prob = 1 / (1 + all$burst)))
   }
   for (cell in seq_along(depth)) {
     mean <- cells$exposure_expected[cell]
@@ -227,9 +228,12 @@ witness_ambient <- function(scores, n_exposures = 200L, n_captures = 120L) {
     for (g in live) {
       y <- counts[g, cell]
       j <- 0:y
-      hop <- chimeras(j, depth[cell] - y, g)
-      # B_j: ambient UMIs and chimeras that add up to j.
-      background <- ambient[[g]][, j + 1L, drop = FALSE] %*% outer(j, j, function(i, j) ifelse(j < i, 0, hop[pmax(j - i, 0) + 1L]))
+      hop <- bursts(j, depth[cell] - y, g)
+      # B_j: ambient UMIs and bursts that add up to j.
+      background <- vapply(j, function(j) {
+        i <- seq_len(j + 1L)
+        rowSums(ambient[[g]][, i, drop = FALSE] * hop[, rev(i), drop = FALSE])
+      }, numeric(length(e)))
       both <- background %*% t(signal[[g]][, rev(j) + 1L, drop = FALSE])
       without <- (1 - pi[g]) * background[, y + 1L]
       either <- without + pi[g] * both

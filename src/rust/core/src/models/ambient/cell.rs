@@ -8,8 +8,6 @@
 //!
 //! where b_j is the mass of j background UMIs over that of none, s_i that of i signal UMIs over that of none, and `hidden`
 //! the probability that the guide is carried, given a zero. A share hidden(d) of the first term is carried, too.
-use std::collections::HashMap;
-
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::tables::{up_to, Tables};
@@ -31,10 +29,10 @@ const APART: f64 = 1.4;
 /// Nodes with less of the posterior than this are left out.
 const MATTERS: f64 = 1e-5;
 /// The same where posteriors are final.
-const APART_EXACT: f64 = 1.3;
-const MATTERS_EXACT: f64 = 3e-6;
+const APART_EXACT: f64 = 0.5;
+const MATTERS_EXACT: f64 = 1e-7;
 /// Most nodes of one kind in a look; and looks until the nodes fit.
-const MOST_NODES: usize = 48;
+const MOST_NODES: usize = 64;
 const LOOKS: usize = 4;
 const FEW_LOOKS: usize = 2;
 /// A cell is looked at again where it takes this many times fewer nodes.
@@ -108,26 +106,6 @@ impl Nodes {
 pub struct Place {
     exposure: Nodes,
     capture: Nodes,
-}
-
-/// Where the posteriors of cells with about as many guides and UMIs were found: a guess for the next one.
-#[derive(Default)]
-pub struct Places {
-    last: HashMap<(usize, usize, u32), Place>,
-}
-
-impl Places {
-    fn key(counts: &Counts) -> (usize, usize, u32) {
-        (counts.class, counts.guides.len().min(12), (3.0 * (1.0 + counts.depth).ln()) as u32)
-    }
-
-    pub fn guess(&self, counts: &Counts) -> Option<Place> {
-        self.last.get(&Self::key(counts)).copied()
-    }
-
-    pub fn keep(&mut self, counts: &Counts, place: Place) {
-        self.last.insert(Self::key(counts), place);
-    }
 }
 
 /// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
@@ -223,7 +201,7 @@ impl Look {
     }
 
     /// Where to look at the cell next.
-    pub fn place(&self) -> Place {
+    pub fn next_place(&self) -> Place {
         self.next
     }
 
@@ -267,23 +245,55 @@ impl Look {
         };
         let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.signal.ln_zero));
         let zero = |ln: f64, tabled: f64, top: f64| if top == 0.0 { tabled } else { (ln - top).exp() };
+        // What a node stands for: where only the fit is at stake, the mass up to half way to its neighbours, which the M-step counts
+        // by; in the end, by the trapezoid rule, which is exact for smooth integrands.
+        let middle = |sums: &[f64; 2], stride: usize, mass: f64, i: usize, n: usize| match (n, i) {
+            (1, _) => sums[1],
+            (_, 0) => sums[0] + 0.5 * stride as f64 * mass,
+            _ if i + 1 == n => sums[1] - sums[0] + 0.5 * stride as f64 * mass,
+            _ => stride as f64 * mass,
+        };
         self.empty.clear();
         for i in 0..n_k {
-            let (from, to) = ks.range(i, EXPOSURES.n);
-            let mass = up_to(&prior.exposure_below, to)[0] - up_to(&prior.exposure_below, from)[0];
             let k = ks.at(i);
+            let below = &prior.exposure_below;
+            let mass = if exact {
+                middle(
+                    &[up_to(below, 2 * k + 1)[0], below[EXPOSURES.n][0]],
+                    ks.stride as usize,
+                    prior.exposure[k],
+                    i,
+                    n_k,
+                )
+            } else {
+                let (from, to) = ks.range(i, EXPOSURES.n);
+                up_to(below, to)[0] - up_to(below, from)[0]
+            };
             self.empty.push(mass.max(0.0) * zero(tables.ln_zero_ambient[k], tables.zero_ambient[k], top_k));
         }
         self.weight.clear();
+        let mut all_masses = 0.0;
         for i in 0..n_l {
-            let (from, to) = ls.range(i, CAPTURES.n);
-            let mass = up_to(&prior.capture_below, to)[0] - up_to(&prior.capture_below, from)[0];
             let l = ls.at(i);
+            let below = &prior.capture_below;
+            let mass = if exact {
+                middle(
+                    &[up_to(below, 2 * l + 1)[0], below[CAPTURES.n][0]],
+                    ls.stride as usize,
+                    prior.capture[l],
+                    i,
+                    n_l,
+                )
+            } else {
+                let (from, to) = ls.range(i, CAPTURES.n);
+                up_to(below, to)[0] - up_to(below, from)[0]
+            };
+            all_masses += mass;
             let of_l = mass.max(0.0) * zero(tables.signal.ln_zero[l], tables.signal.zero[l], top_l);
             self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
         }
         // The empty set, over all captures, in the same scale.
-        self.beyond = shared.empty_weight - 1.0;
+        self.beyond = shared.empty_weight - all_masses;
         let none = (tables.ln_none - top_l).exp();
         self.empty.iter_mut().for_each(|w| *w *= none);
         ln.add(top_k + top_l - tables.ln_weight);
@@ -327,6 +337,7 @@ impl Look {
         let (a, r) = (shared.ambient_size, shared.signal_size);
         let (ks, ls) = (self.place.exposure, self.place.capture);
         let n_k = ks.len();
+        let others = (depth - y).max(0.0);
         let y = y.min(MOST_UMIS);
         let n = y as usize;
         let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
@@ -359,7 +370,7 @@ impl Look {
         self.ratio.clear();
         self.ratio.extend(ls.indices().map(|l| 1.0 / rate[l]));
         let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
-        let mean = shared.hopping * (depth - y).max(0.0) * params.library[g];
+        let mean = shared.hopping * others.min(MOST_UMIS) * params.library[g];
         let back = &mut self.background;
         back.start(a, shared.burst / (1.0 + shared.burst));
         // Bursts come from the other UMIs of the cell and from its ambient ones.

@@ -1,5 +1,5 @@
 //! One pass over the cells: the log-likelihood, and what guides and batches learn from it.
-use super::cell::{Look, Pair, Place, Places};
+use super::cell::{Look, Pair, Place};
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::sample::Sample;
@@ -165,7 +165,7 @@ pub fn ln_lik(
     signal: Option<&Arc<Signal>>,
     progress: &Progress,
 ) -> Result<f64> {
-    let tables = Tables::with_signal(params, &sample.classes, signal);
+    let tables = Tables::with_signal(params, &sample.classes, signal, false);
     let some: Vec<usize> = (0..sample.patterns.len()).step_by(every).collect();
     let blocks = some.chunks(some.len().div_ceil(64).max(16)).collect();
     let parts = progress.each(blocks, |block: &[usize]| {
@@ -212,15 +212,10 @@ pub fn pass(params: &Params, sample: &Sample, places: &mut [Option<Place>], prog
     let blocks = progress.each(blocks, |(block, places)| {
         let mut sums = Sums::new(n_guides, n_batches, &tables);
         let mut look = Look::default();
-        let mut near = Places::default();
         for (&(place, n), before) in sample.patterns[block].iter().zip(places) {
             let cell = sample.cell(place as usize);
-            let known = before.is_some();
-            look.see(params, &tables, cell, before.or_else(|| near.guess(&cell)), false);
-            *before = Some(look.place());
-            if !known {
-                near.keep(&cell, look.place());
-            }
+            look.see(params, &tables, cell, *before, false);
+            *before = Some(look.next_place());
             sums.ln_lik += n * look.ln_lik;
             sums.cells += n;
             sums.empty += n * params.shared.empty_weight * look.empty.iter().sum::<f64>();
@@ -318,10 +313,14 @@ pub struct Known {
 
 /// The posteriors of all stored counts of the sample.
 pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Result<Known> {
-    let tables = Tables::new(params, &sample.classes);
+    let tables = Tables::exact(params, &sample.classes);
+    let expected_capture: Vec<f64> = tables
+        .classes
+        .iter()
+        .map(|prior| prior.capture.iter().zip(&tables.captures).map(|(p, d)| p * d).sum())
+        .collect();
     let blocks = progress.each(Sample::blocks(sample.cells.len()), |block| {
         let mut look = Look::default();
-        let mut near = Places::default();
         let mut known = Known::default();
         // Cells with one and the same count are alike.
         let mut seen: HashMap<(usize, i32, u64), (usize, usize)> = HashMap::new();
@@ -336,15 +335,17 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
                 }
                 seen.insert(key, (known.pairs.len(), known.effects.len()));
             }
-            look.see(params, &tables, cell, near.guess(&cell), true);
-            near.keep(&cell, look.place());
+            look.see(params, &tables, cell, None, true);
             look.marginals();
             let mean = |nodes: &mut dyn Iterator<Item = (usize, f64)>, at: &[f64]| {
                 let (sum, all) = nodes.fold((0.0, 0.0), |(sum, all), (i, p)| (sum + p * at[i], all + p));
                 sum / all.max(f64::MIN_POSITIVE)
             };
             let exposure = mean(&mut look.exposures().map(|(k, _, p)| (k, p)), &tables.exposures);
-            let capture = mean(&mut look.captures().map(|(l, _, p)| (l, p)), &tables.captures);
+            // A cell without any guide says nothing of its capture.
+            let (all, of_any) =
+                look.captures().fold((0.0, 0.0), |(all, sum), (l, _, p)| (all + p, sum + p * tables.captures[l]));
+            let capture = (of_any + look.none * expected_capture[cell.class]) / (all + look.none);
             known.effects.push([exposure, capture]);
             known.ln_lik += look.ln_lik;
             look.pairs(&tables, cell, |pair| known.pairs.push(pair));

@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::grid::{UnitGamma, CAPTURES, EXPOSURES};
+use super::grid::{Grid, UnitGamma, CAPTURES, EXPOSURES};
 use super::params::Params;
 use crate::special::{ln_1p, ln_factorial, ln_gamma};
 
@@ -90,10 +90,15 @@ pub struct Signal {
 
 impl Tables {
     pub fn new(params: &Params, classes: &[Class]) -> Self {
-        Self::with_signal(params, classes, None)
+        Self::with_signal(params, classes, None, false)
     }
 
-    pub fn with_signal(params: &Params, classes: &[Class], signal: Option<&Arc<Signal>>) -> Self {
+    /// For posteriors that are final: priors as they are, not as the M-step counts them.
+    pub fn exact(params: &Params, classes: &[Class]) -> Self {
+        Self::with_signal(params, classes, None, true)
+    }
+
+    pub fn with_signal(params: &Params, classes: &[Class], signal: Option<&Arc<Signal>>, exact: bool) -> Self {
         let shared = &params.shared;
         let exposures = EXPOSURES.nodes();
         let captures = CAPTURES.nodes();
@@ -109,12 +114,16 @@ impl Tables {
                     |slope: f64| if class.ln_covariate == 0.0 { 1.0 } else { (slope * class.ln_covariate).exp() };
                 let factors = (factor(shared.exposure_slope), factor(shared.capture_slope));
                 let mean = params.exposure[class.batch] * factors.0;
-                let usual = gamma.masses(&EXPOSURES, mean);
-                let stray = strays.masses(&EXPOSURES, STRAY_MEAN * mean);
+                let of = |gamma: &UnitGamma, grid: &Grid, mean: f64| match exact {
+                    true => gamma.densities(grid, mean),
+                    false => gamma.masses(grid, mean),
+                };
+                let usual = of(&gamma, &EXPOSURES, mean);
+                let stray = of(&strays, &EXPOSURES, STRAY_MEAN * mean);
                 let exposure: Vec<f64> =
                     usual.iter().zip(&stray).map(|(u, s)| (1.0 - STRAYS) * u + STRAYS * s).collect();
                 let capture = if is_carried {
-                    of_capture.masses(&CAPTURES, params.capture[class.batch] * factors.1)
+                    of(&of_capture, &CAPTURES, params.capture[class.batch] * factors.1)
                 } else {
                     (0..CAPTURES.n).map(|l| f64::from(u8::from(l == CAPTURES.n / 2))).collect()
                 };
