@@ -65,15 +65,6 @@ impl Fit {
         SEARCHED.iter().filter(|param| param.is_at_bound(&self.params.shared)).map(|param| param.name).collect()
     }
 
-    pub fn remarks(&self) -> String {
-        let at_bound = self.at_bound();
-        match (at_bound.is_empty(), self.note) {
-            (true, note) => note.to_string(),
-            (false, "") => format!("at its bound: {}", at_bound.join(", ")),
-            (false, note) => format!("{note}; at its bound: {}", at_bound.join(", ")),
-        }
-    }
-
     /// For another sample.
     pub fn start_over(&mut self) {
         self.places.clear();

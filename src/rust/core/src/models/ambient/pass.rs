@@ -358,11 +358,14 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
             let sum = |f: &dyn Fn(usize) -> f64| (0..mass.len()).map(|i| mass[i] * zero[i] * f(i)).sum::<f64>();
             sum(&|i| at[i]) / sum(&|_| 1.0).max(f64::MIN_POSITIVE)
         };
+        let batch = key.batch;
+        let none = (params.shared.empty_weight - 1.0) * prior.zero.empty;
+        let expected = params.capture[batch] * prior.factors.1;
+        let of_any = mean(&prior.capture, &tables.signal.zero, &tables.captures);
         all.of_zero.push([
             mean(&prior.exposure, &tables.zero_ambient, &tables.exposures),
-            mean(&prior.capture, &tables.signal.zero, &tables.captures),
+            (prior.zero.any * of_any + none * expected) / (prior.zero.any + none).max(f64::MIN_POSITIVE),
         ]);
-        let batch = key.batch;
         all.expected.push([params.exposure[batch] * prior.factors.0, params.capture[batch] * prior.factors.1]);
     }
     all.pairs.reserve(sample.n_counts);

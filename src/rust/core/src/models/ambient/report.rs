@@ -13,7 +13,7 @@ pub fn rows(of_guide: &[(usize, f64)], fit: Option<&Fit>, no_signal: Option<&str
         Some(fit) => {
             let (status, note) = match no_signal {
                 Some(note) => (Status::NoSignal, note.to_string()),
-                None if fit.converged => (Status::Ok, fit.remarks()),
+                None if fit.converged => (Status::Ok, String::new()),
                 None => (Status::NotConverged, format!("not converged after {} rounds", fit.rounds)),
             };
             let p = &fit.params;
@@ -60,7 +60,9 @@ pub fn screen(fit: Option<&Fit>, counts: &GuideCounts) -> Columns {
         .collect();
     columns.push(real("empty_weight", fit.map(|fit| fit.params.shared.empty_weight)));
     let at_bound = fit.map(|fit| fit.at_bound().join(", "));
+    let note = fit.map(|fit| fit.note.to_string());
     columns.push(("at_bound".to_string(), Column::Text(vec![at_bound])));
+    columns.push(("remark".to_string(), Column::Text(vec![note])));
     columns.push(real("log_lik", fit.map(|fit| fit.ln_lik)));
     columns.push(real("bic_gain", fit.map(|fit| fit.bic_gain)));
     columns.push(("iterations".to_string(), Column::Integer(vec![fit.map(|fit| fit.rounds as i32)])));

@@ -43,7 +43,7 @@ fn sums_are_slopes_of_the_log_likelihood() {
                 change(&mut params);
                 pass::ln_lik(&params, &sample, &places, 1, None, &progress).unwrap()
             };
-            let h = 1e-3;
+            let h = 0.03;
             let slope = |change: &dyn Fn(&mut Params, f64)| {
                 (ln_lik(&|p| change(p, h)) - ln_lik(&|p| change(p, -h))) / (2.0 * h)
             };
