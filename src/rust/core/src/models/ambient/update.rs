@@ -127,16 +127,7 @@ impl Params {
             let w = ln_w.exp();
             share - w * none / (1.0 + (w - 1.0) * none) - ln_w / (EMPTY_SD * EMPTY_SD * n_cells.max(1.0))
         };
-        let (mut low, mut high) = (-12.0, 12.0);
-        for _ in 0..60 {
-            let middle = 0.5 * (low + high);
-            if slope(middle) > 0.0 {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        (0.5 * (low + high)).exp()
+        root((-12.0, 12.0), 60, slope).exp()
     }
 
     /// What the priors of guides are centred at: refreshed between climbs, constant within.
@@ -173,14 +164,18 @@ fn shape_of(n: f64, more: f64, from: f64, param: &Param) -> f64 {
         let k: f64 = ln_k.exp();
         n * (ln_k - digamma(k)) - spread - (ln_k - prior.0.ln()) / (prior.1 * prior.1 * k)
     };
-    let (mut low, mut high) = (bounds.0.ln(), bounds.1.ln());
-    for _ in 0..50 {
+    root((bounds.0.ln(), bounds.1.ln()), 50, slope).exp()
+}
+
+/// Where a falling function is 0, by so many bisections; the nearer end where it is not.
+fn root((mut low, mut high): (f64, f64), bisections: usize, f: impl Fn(f64) -> f64) -> f64 {
+    for _ in 0..bisections {
         let middle = 0.5 * (low + high);
-        if slope(middle) > 0.0 {
+        if f(middle) > 0.0 {
             low = middle;
         } else {
             high = middle;
         }
     }
-    (0.5 * (low + high)).exp()
+    0.5 * (low + high)
 }
