@@ -11,7 +11,8 @@
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::tables::{up_to, Tables};
-use crate::special::LnSum;
+use crate::special::{ln_1p, LnSum};
+use std::collections::HashMap;
 
 /// The counts of a cell.
 #[derive(Clone, Copy)]
@@ -24,13 +25,27 @@ pub struct Counts<'a> {
 
 /// First looks take so many nodes of a range.
 const FIRST_NODES: usize = 7;
-/// Nodes are so many standard deviations of the posterior apart, at most: the error of the sum is then below 1e-4.
-const APART: f64 = 1.4;
-/// Nodes with less of the posterior than this are left out.
-const MATTERS: f64 = 1e-5;
-/// The same where posteriors are final.
-const APART_EXACT: f64 = 0.5;
-const MATTERS_EXACT: f64 = 1e-7;
+/// How exact a look is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Grade {
+    /// Nodes are so many standard deviations of the posterior apart, at most.
+    apart: f64,
+    /// Nodes with less of the posterior than this are left out; they do if those at the ends have no more than `ends`.
+    matters: f64,
+    ends: f64,
+    /// The sum of a count ends where a term is less than this of it.
+    tiny: f64,
+    /// Whether posteriors are final: priors by the trapezoid rule; the odds of counts that are certain are worked out, too.
+    is_final: bool,
+}
+
+/// What parameters learn from: the error of a sum is about 1e-4.
+pub const TRAINING: Grade = Grade { apart: 1.4, matters: 1e-5, ends: 1e-4, tiny: 1e-6, is_final: false };
+/// Final posteriors of cells whose counts are all certain, and of others.
+pub const WIDE: Grade = Grade { apart: 1.2, matters: 1e-6, ends: 1e-5, tiny: 1e-9, is_final: true };
+pub const FINE: Grade = Grade { apart: 0.7, matters: 1e-7, ends: 1e-6, tiny: 1e-9, is_final: true };
+/// Counts with less extreme log odds than this are not certain.
+pub const CERTAIN: f64 = 6.0;
 /// Most nodes of one kind in a look; and looks until the nodes fit.
 const MOST_NODES: usize = 64;
 const LOOKS: usize = 4;
@@ -43,9 +58,6 @@ const MULTIPLIED: usize = 16;
 /// taken one by one.
 const GROUP: f64 = 0.15;
 const ONE_BY_ONE: usize = 6;
-/// The sum ends where a term is less than this of it.
-const TINY: f64 = 1e-6;
-const TINY_EXACT: f64 = 1e-9;
 /// Masses from here on can be multiplied up.
 const SAFE: f64 = 1e-250;
 /// Counts above this are taken as this: they are certain either way.
@@ -54,6 +66,10 @@ const MOST_UMIS: f64 = 10_000.0;
 const FAR_OUT: usize = 300;
 /// Logarithms up to this have no exponential near the end of doubles.
 const LARGE_LN: f64 = 500.0;
+/// Up to this logarithm masses are over those of a zero.
+const FAR: f64 = 200.0;
+/// Masses from here on are scaled down.
+const LARGE: f64 = 1e200;
 /// A background of less than this of all changes nothing that is learnt.
 const NOTHING: f64 = 1e-12;
 /// Log odds are reported up to this.
@@ -108,9 +124,34 @@ pub struct Place {
     capture: Nodes,
 }
 
+/// Cells of which one is a good guess for where the posterior of the next lies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Kind {
+    class: u32,
+    n: u32,
+    /// The largest count, over the efficiency of its guide, and the rest of the UMIs, in steps of their logarithms.
+    top: i32,
+    rest: i32,
+}
+
+impl Kind {
+    fn of(params: &Params, counts: Counts) -> Self {
+        let (mut top, mut ratio) = (0.0, 0.0);
+        for (&guide, &y) in counts.guides.iter().zip(counts.umis) {
+            if y > top {
+                (top, ratio) = (y, y / params.efficiency[guide as usize]);
+            }
+        }
+        let step = |x: f64| (4.0 * x.max(1e-9).ln()) as i32;
+        let rest = counts.depth - top;
+        Self { class: counts.class as u32, n: (counts.guides.len() as u32).min(12), top: step(ratio), rest: step(rest + 1.0) }
+    }
+}
+
 /// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
 #[derive(Default)]
 pub struct Look {
+    guesses: HashMap<Kind, Place>,
     place: Place,
     next: Place,
     /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together; sums to `any`.
@@ -123,7 +164,7 @@ pub struct Look {
     pub ln_lik: f64,
     any: f64,
     spans: Vec<Span>,
-    /// Rows of b_j, or sums of some, by node of exposure; and of the ambient UMIs in them.
+    /// Rows of b_j, or sums of some, by node of exposure; and b_j times what [`Lesson::soup`] is of j.
     back: Vec<f64>,
     soup: Vec<f64>,
     /// hidden s_{y-j} by node of capture, and y - j, of the same rows.
@@ -135,8 +176,16 @@ pub struct Look {
     of_capture: Vec<f64>,
     s: Vec<f64>,
     ratio: Vec<f64>,
-    weigh: Vec<f64>,
     background: Background,
+    /// See [`Look::find_sources`].
+    sources: Vec<f64>,
+    sorted: Vec<f64>,
+    sums: Vec<f64>,
+    /// Whether exposures are so large that masses over those of a zero would overflow. Then all are as they are: `zeros` are
+    /// the logarithms of those of a zero, by count and node of exposure, `rest` of a zero of all guides without UMIs.
+    is_far: bool,
+    zeros: Vec<f64>,
+    rest: Vec<f64>,
 }
 
 /// Where the rows of a count are.
@@ -163,7 +212,7 @@ pub struct Pair {
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Lesson {
     pub carried: f64,
-    /// Ambient UMIs, weighted by a / (a + e q).
+    /// Ambient UMIs, weighted by a / (a + e q), and bursts of them.
     pub soup: f64,
     /// Signal UMIs and the captures that could bring them, weighted by r / (r + d f).
     pub signal: f64,
@@ -176,20 +225,39 @@ pub struct Lesson {
 impl Look {
     /// Looks at a cell with UMIs, from where its posterior was before, if it was looked at. Only if `exact` are the odds of
     /// counts so large that they are certain signal worked out.
-    pub fn see(&mut self, params: &Params, tables: &Tables, counts: Counts, before: Option<Place>, exact: bool) {
+    pub fn see(&mut self, params: &Params, tables: &Tables, counts: Counts, before: Option<Place>, grade: Grade) {
         let ranges = (tables.exposure_range, tables.capture_range);
         let fits = |nodes: Nodes, (from, to): (usize, usize)| nodes.at(0) >= from && nodes.at(nodes.len() - 1) < to;
-        let before = before.filter(|place| fits(place.exposure, ranges.0) && fits(place.capture, ranges.1));
+        let fits = |place: &Place| fits(place.exposure, ranges.0) && fits(place.capture, ranges.1);
+        let known = before.filter(fits);
+        let kind = known.is_none().then(|| Kind::of(params, counts));
+        let before = known.or_else(|| kind.and_then(|kind| self.guesses.get(&kind).copied()).filter(fits));
         self.place = before.unwrap_or_else(|| Place {
             exposure: Nodes::covering(ranges.0, FIRST_NODES + 2),
             capture: Nodes::covering(ranges.1, FIRST_NODES),
         });
-        let looks = if before.is_some() && !exact { FEW_LOOKS } else { LOOKS };
+        let looks = if known.is_some() && !grade.is_final { FEW_LOOKS } else { LOOKS };
+        self.looks(params, tables, counts, grade, looks);
+        if let (Some(kind), None) = (kind, before) {
+            self.guesses.insert(kind, self.next);
+        }
+    }
+
+    /// Looks again at the cell that was looked at last.
+    pub fn see_again(&mut self, params: &Params, tables: &Tables, counts: Counts, grade: Grade) {
+        self.place.exposure = better(&self.of_exposure, self.place.exposure, tables.exposure_range, grade).0;
+        self.place.capture = better(&self.of_capture, self.place.capture, tables.capture_range, grade).0;
+        self.looks(params, tables, counts, grade, LOOKS);
+    }
+
+    fn looks(&mut self, params: &Params, tables: &Tables, counts: Counts, grade: Grade, looks: usize) {
+        self.find_sources(counts.umis);
+        let ranges = (tables.exposure_range, tables.capture_range);
         for look in 0..looks {
-            self.look(params, tables, counts, exact);
+            self.look(params, tables, counts, grade);
             self.marginals();
-            let (exposure, short_k) = better(&self.of_exposure, self.place.exposure, ranges.0, exact);
-            let (capture, short_l) = better(&self.of_capture, self.place.capture, ranges.1, exact);
+            let (exposure, short_k) = better(&self.of_exposure, self.place.exposure, ranges.0, grade);
+            let (capture, short_l) = better(&self.of_capture, self.place.capture, ranges.1, grade);
             self.next = Place { exposure, capture };
             // Nodes that are only more than it takes are for the next look at such a cell to leave out.
             let nodes = |place: &Place| place.exposure.len() * place.capture.len();
@@ -227,7 +295,7 @@ impl Look {
         }
     }
 
-    fn look(&mut self, params: &Params, tables: &Tables, counts: Counts, exact: bool) {
+    fn look(&mut self, params: &Params, tables: &Tables, counts: Counts, grade: Grade) {
         let shared = &params.shared;
         let prior = &tables.classes[counts.class];
         let mut ln = LnSum::default();
@@ -243,7 +311,20 @@ impl Look {
                 top
             }
         };
-        let (top_k, top_l) = (top(ks, &tables.ln_zero_ambient), top(ls, &tables.signal.ln_zero));
+        let far = ks.indices().fold(0.0, |far: f64, k| far.max(-tables.ln_zero_ambient[k]));
+        self.is_far = far + shared.hopping * counts.depth > FAR;
+        self.zeros.clear();
+        self.rest.clear();
+        self.rest.extend(ks.indices().map(|k| tables.ln_zero_ambient[k]));
+        if self.is_far {
+            let chimeras = self.own_zeros(params, tables, counts);
+            ln.add(-chimeras);
+        }
+        let top_k = match self.is_far {
+            true => self.rest.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            false => top(ks, &tables.ln_zero_ambient),
+        };
+        let top_l = top(ls, &tables.signal.ln_zero);
         let zero = |ln: f64, tabled: f64, top: f64| if top == 0.0 { tabled } else { (ln - top).exp() };
         // What a node stands for: where only the fit is at stake, the mass up to half way to its neighbours, which the M-step counts
         // by; in the end, by the trapezoid rule, which is exact for smooth integrands.
@@ -257,7 +338,7 @@ impl Look {
         for i in 0..n_k {
             let k = ks.at(i);
             let below = &prior.exposure_below;
-            let mass = if exact {
+            let mass = if grade.is_final {
                 middle(
                     &[up_to(below, 2 * k + 1)[0], below[EXPOSURES.n][0]],
                     ks.stride as usize,
@@ -269,14 +350,18 @@ impl Look {
                 let (from, to) = ks.range(i, EXPOSURES.n);
                 up_to(below, to)[0] - up_to(below, from)[0]
             };
-            self.empty.push(mass.max(0.0) * zero(tables.ln_zero_ambient[k], tables.zero_ambient[k], top_k));
+            let zero = match self.is_far {
+                true => (self.rest[i] - top_k).exp(),
+                false => zero(tables.ln_zero_ambient[k], tables.zero_ambient[k], top_k),
+            };
+            self.empty.push(mass.max(0.0) * zero);
         }
         self.weight.clear();
         let mut all_masses = 0.0;
         for i in 0..n_l {
             let l = ls.at(i);
             let below = &prior.capture_below;
-            let mass = if exact {
+            let mass = if grade.is_final {
                 middle(
                     &[up_to(below, 2 * l + 1)[0], below[CAPTURES.n][0]],
                     ls.stride as usize,
@@ -309,9 +394,8 @@ impl Look {
         self.factor.clear();
         for (at, (&guide, &y)) in counts.guides.iter().zip(counts.umis).enumerate() {
             let g = guide as usize;
-            // Chimeras come from the other UMIs of the cell.
-            ln.add(hopping * y * params.library[g]);
-            let most = self.masses(params, tables, g, y, counts.depth, exact);
+            ln.add(hopping * (counts.depth - self.sources[at]) * params.library[g]);
+            let most = self.masses(params, tables, (at, g, y), grade);
             self.multiply(n_k, n_l);
             ln.times(most);
             if at % 8 == 7 {
@@ -331,13 +415,56 @@ impl Look {
         self.ln_lik = ln.total();
     }
 
+    /// The UMIs that chimeras of each count come from: those of larger counts. So each count hangs on larger ones only, zeros on
+    /// all, and the product over guides is a likelihood; two counts do not explain one another.
+    fn find_sources(&mut self, umis: &[f64]) {
+        let (sorted, sums) = (&mut self.sorted, &mut self.sums);
+        sorted.clear();
+        sorted.extend_from_slice(umis);
+        sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+        sums.clear();
+        sums.push(0.0);
+        sums.extend(sorted.iter().scan(0.0, |sum, y| {
+            *sum += y;
+            Some(*sum)
+        }));
+        self.sources.clear();
+        self.sources.extend(umis.iter().map(|y| sums[sorted.partition_point(|larger| larger > y)]));
+    }
+
+    /// Logarithms of the masses of a zero of the background of each stored count, at each node of exposure, which are taken from
+    /// what is left for all others. The sum of those of the chimeras, which are the same at each node, is returned.
+    fn own_zeros(&mut self, params: &Params, tables: &Tables, counts: Counts) -> f64 {
+        let shared = &params.shared;
+        let ks = self.place.exposure;
+        let mut of_chimeras = 0.0;
+        for (&guide, source) in counts.guides.iter().zip(&self.sources) {
+            let g = guide as usize;
+            let chimeras = -shared.hopping * source * params.library[g] * tables.burst_zero;
+            of_chimeras += chimeras;
+            for (k, rest) in ks.indices().zip(&mut self.rest) {
+                let ambient = tables.exposures[k] * params.share[g];
+                let zero = -shared.ambient_size * ln_1p(ambient / shared.ambient_size)
+                    - shared.clumping * ambient * tables.burst_zero;
+                *rest -= zero;
+                self.zeros.push(zero + chimeras);
+            }
+        }
+        of_chimeras
+    }
+
     /// Masses of background and signal of a count.
-    fn masses(&mut self, params: &Params, tables: &Tables, g: usize, y: f64, depth: f64, exact: bool) -> f64 {
+    fn masses(
+        &mut self,
+        params: &Params,
+        tables: &Tables,
+        (at, g, y): (usize, usize, f64),
+        grade: Grade,
+    ) -> f64 {
         let shared = &params.shared;
         let (a, r) = (shared.ambient_size, shared.signal_size);
         let (ks, ls) = (self.place.exposure, self.place.capture);
         let n_k = ks.len();
-        let others = (depth - y).max(0.0);
         let y = y.min(MOST_UMIS);
         let n = y as usize;
         let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
@@ -360,7 +487,11 @@ impl Look {
                 s.extend(ls.indices().map(|l| (hidden[l].ln() + i * rate[l].ln() + rise).exp()));
             } else {
                 let rise = rise.exp();
-                s.extend(ls.indices().map(|l| hidden[l] * rise * rate[l].powi(i as i32)));
+                if i == 1.0 {
+                    s.extend(ls.indices().map(|l| hidden[l] * rise * rate[l]));
+                } else {
+                    s.extend(ls.indices().map(|l| hidden[l] * rise * rate[l].powi(i as i32)));
+                }
             }
         };
         masses(s, y, rise);
@@ -370,23 +501,28 @@ impl Look {
         self.ratio.clear();
         self.ratio.extend(ls.indices().map(|l| 1.0 / rate[l]));
         let largest = |s: &[f64]| s.iter().copied().fold(0.0, f64::max);
-        let mean = shared.hopping * others.min(MOST_UMIS) * params.library[g];
+        // Bursts come from larger counts of the cell and from the soup.
+        let chimeras = shared.hopping * self.sources[at] * params.library[g];
         let back = &mut self.background;
         back.start(a, shared.burst / (1.0 + shared.burst));
-        // Bursts come from the other UMIs of the cell and from its ambient ones.
-        let clumping = shared.clumping * params.library[g];
-        back.bursts.extend(ks.indices().map(|k| (mean + clumping * tables.exposures[k]) / shared.burst));
-        back.theta.extend(ks.indices().map(|k| {
-            let mean = tables.exposures[k] * params.share[g];
-            mean / (a + mean)
-        }));
+        for k in ks.indices() {
+            let ambient = tables.exposures[k] * params.share[g];
+            let clumped = shared.clumping * ambient;
+            back.bursts.push((chimeras + clumped) / shared.burst);
+            back.theta.push(ambient / (a + ambient));
+            back.of_soup.push(a / (a + ambient));
+            back.of_burst_umis.push(tables.burst_zero * clumped / (chimeras + clumped));
+        }
         back.none(n_k);
+        if self.is_far {
+            back.ln_scale.extend_from_slice(&self.zeros[at * n_k..][..n_k]);
+        }
         self.back.extend_from_slice(&back.mass);
         self.soup.resize(self.soup.len() + n_k, 0.0);
         self.fore.extend_from_slice(s);
         self.signal.push(y);
         let mut sum = largest(s);
-        let tiny = if exact { TINY_EXACT } else { TINY };
+        let tiny = grade.tiny;
         // The last row is that of `anchor`; j is the next to be shared out.
         let (mut anchor, mut j, mut ended) = (0, 1, false);
         while anchor + 1 < n {
@@ -401,9 +537,10 @@ impl Look {
             self.soup.resize(start + n_k, 0.0);
             while j <= next {
                 back.step(j);
+                back.scale_down(&mut self.back[span.back..], &mut self.soup[span.back..]);
                 let part = (j - anchor) as f64 / width as f64;
                 for k in 0..n_k {
-                    let (mass, soup) = (back.mass[k], a * back.u[k]);
+                    let (mass, soup) = (back.mass[k], back.soup(j, k));
                     self.back[start + k] += part * mass;
                     self.soup[start + k] += part * soup;
                     if width > 1 {
@@ -428,30 +565,42 @@ impl Look {
             anchor = next;
             let term = largest(&self.back[start..]) * largest(s);
             sum += term;
-            if term < tiny * sum && j > 3 {
+            if term < tiny * sum && j > 3 && !self.is_far {
                 ended = j < n;
                 break;
             }
         }
         // b_y.
-        if !ended || n <= MULTIPLIED {
+        if !ended || n <= MULTIPLIED || self.is_far {
             for j in j..=n {
                 back.step(j);
+                back.scale_down(&mut self.back[span.back..], &mut self.soup[span.back..]);
             }
             self.back.extend_from_slice(&back.mass);
-            self.soup.extend(back.u.iter().map(|u| a * u));
-        } else if exact || back.could_be(n, j - 1) > NOTHING * sum {
+            self.soup.extend((0..n_k).map(|k| back.soup(n, k)));
+        } else if grade.is_final || back.could_be(n, j - 1) > NOTHING * sum {
             let reached = back.go_on(j, n);
             for k in 0..n_k {
                 // Further out each mass is about the same share of the one before.
                 let share = back.mass[k] / back.before[k].max(f64::MIN_POSITIVE);
                 let mass = back.mass[k] * (share.min(1.0).ln() * (n - reached) as f64).exp();
                 self.back.push(mass);
-                self.soup.push(y * mass);
+                self.soup.push(y / reached as f64 * back.soup(reached, k) / back.mass[k].max(f64::MIN_POSITIVE) * mass);
             }
         } else {
             self.back.resize(self.back.len() + n_k, 0.0);
             self.soup.resize(self.soup.len() + n_k, 0.0);
+        }
+        if self.is_far {
+            for k in 0..n_k {
+                let by = back.ln_scale[k].exp();
+                for at in (span.back + k..self.back.len()).step_by(n_k) {
+                    self.back[at] *= by;
+                    self.soup[at] *= by;
+                }
+            }
+            let rows = self.back[span.back..].chunks_exact(n_k).zip(self.fore[span.fore..].chunks_exact(ls.len()));
+            sum = rows.map(|(b, s)| largest(b) * largest(s)).sum();
         }
         let most = sum + largest(&self.back[self.back.len() - n_k..]);
         let most = most.clamp(f64::MIN_POSITIVE, f64::MAX);
@@ -524,22 +673,19 @@ impl Look {
     }
 
     /// What each stored count says of its guide.
-    pub fn lessons(&mut self, params: &Params, tables: &Tables, counts: Counts, mut f: impl FnMut(usize, Lesson)) {
-        let a = params.shared.ambient_size;
-        let (ks, ls) = (self.place.exposure, self.place.capture);
-        let (n_k, n_l) = (ks.len(), ls.len());
-        let (mut ratio, mut weigh) = (std::mem::take(&mut self.ratio), std::mem::take(&mut self.weigh));
+    pub fn lessons(&mut self, tables: &Tables, counts: Counts, mut f: impl FnMut(usize, Lesson)) {
+        let ls = self.place.capture;
+        let (n_k, n_l) = (self.place.exposure.len(), ls.len());
+        let mut ratio = std::mem::take(&mut self.ratio);
         for (span, &guide) in self.spans.iter().zip(counts.guides) {
             let g = guide as usize;
             let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
             let last = &self.back[span.back + span.rows * n_k..][..n_k];
             let of_last = &self.soup[span.back + span.rows * n_k..][..n_k];
             let mut lesson = Lesson::default();
-            weigh.clear();
-            weigh.extend(ks.indices().map(|k| a / (a + tables.exposures[k] * params.share[g])));
             for k in 0..n_k {
                 if last[k] > 0.0 {
-                    lesson.soup += self.beyond * self.empty[k] / last[k] * of_last[k] * weigh[k];
+                    lesson.soup += self.beyond * self.empty[k] / last[k] * of_last[k];
                 }
             }
             for (i, l) in ls.indices().enumerate() {
@@ -550,7 +696,7 @@ impl Look {
                 let (mut sum, mut soup) = (0.0, 0.0);
                 for k in 0..n_k {
                     sum += ratio[k] * last[k];
-                    soup += ratio[k] * of_last[k] * weigh[k];
+                    soup += ratio[k] * of_last[k];
                 }
                 let (mut carried, mut signal) = (hidden[l] * sum, 0.0);
                 for j in 0..span.rows {
@@ -560,7 +706,7 @@ impl Look {
                     let (mut sum, mut of_row) = (0.0, 0.0);
                     for k in 0..n_k {
                         sum += ratio[k] * back[k];
-                        of_row += ratio[k] * of_soup[k] * weigh[k];
+                        of_row += ratio[k] * of_soup[k];
                     }
                     carried += s * sum;
                     signal += s * sum * self.signal[span.signal + j];
@@ -577,13 +723,13 @@ impl Look {
             }
             f(g, lesson);
         }
-        (self.ratio, self.weigh) = (ratio, weigh);
+        self.ratio = ratio;
     }
 }
 
 /// Nodes that suit this posterior better, or the same ones; and whether these do not do.
-fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> (Nodes, bool) {
-    let (apart, matters) = if exact { (APART_EXACT, MATTERS_EXACT) } else { (APART, MATTERS) };
+fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), grade: Grade) -> (Nodes, bool) {
+    let Grade { apart, matters, ends, .. } = grade;
     let all: f64 = mass.iter().sum();
     if !(all > 0.0 && all.is_finite()) {
         return (Nodes::covering(range, MOST_NODES), true);
@@ -598,8 +744,8 @@ fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), exact: bool) -> (No
     let blur = (stride * stride - 1) as f64 / 12.0;
     let sd = (variance - blur).max(variance / 8.0).max(0.0).sqrt();
     let wanted = ((apart * sd) as usize).max(1);
-    let is_cut_off = (first == 0 && nodes.at(0) > range.0 + stride / 2)
-        || (last + 1 == mass.len() && nodes.at(last) + stride / 2 + 1 < range.1);
+    let open = (nodes.at(0) > range.0 + stride / 2, nodes.at(nodes.len() - 1) + stride / 2 + 1 < range.1);
+    let is_cut_off = open.0 && mass[0] > ends * all || open.1 && mass[mass.len() - 1] > ends * all;
     let is_wide = first + (mass.len() - 1 - last) > 3 || (0.9 * apart * sd >= (stride + 1) as f64 && mass.len() > 9);
     let is_short = stride > wanted || is_cut_off;
     if !is_short && !is_wide {
@@ -622,17 +768,22 @@ struct Background {
     bursts: Vec<f64>,
     of_burst: f64,
     theta: Vec<f64>,
+    /// What an ambient UMI outside of bursts counts as; and a UMI of a burst: bursts of ambient UMIs per UMI.
+    of_soup: Vec<f64>,
+    of_burst_umis: Vec<f64>,
     u: Vec<f64>,
     v: Vec<f64>,
     mass: Vec<f64>,
     before: Vec<f64>,
+    /// Logarithms of what masses are over, by node, where they are large.
+    ln_scale: Vec<f64>,
 }
 
 impl Background {
     fn start(&mut self, size: f64, of_burst: f64) {
         (self.size, self.of_burst) = (size, of_burst);
-        self.theta.clear();
-        self.bursts.clear();
+        let lists = [&mut self.theta, &mut self.bursts, &mut self.of_soup, &mut self.of_burst_umis, &mut self.ln_scale];
+        lists.into_iter().for_each(Vec::clear);
     }
 
     fn none(&mut self, n_k: usize) {
@@ -652,6 +803,28 @@ impl Background {
             *v = self.of_burst * (*mass + *v);
             *mass = (self.size * *u + bursts * *v) * by;
         }
+    }
+
+    /// Keeps masses in the range of doubles, where they have a scale, together with the rows before.
+    fn scale_down(&mut self, rows: &mut [f64], soup: &mut [f64]) {
+        let n_k = self.mass.len();
+        for k in 0..self.ln_scale.len() {
+            if self.mass[k] > LARGE {
+                for value in [&mut self.mass[k], &mut self.u[k], &mut self.v[k]] {
+                    *value /= LARGE;
+                }
+                self.ln_scale[k] += LARGE.ln();
+                for rows in [&mut *rows, &mut *soup] {
+                    rows.iter_mut().skip(k).step_by(n_k).for_each(|value| *value /= LARGE);
+                }
+            }
+        }
+    }
+
+    /// The mass of j times what it says of the soup; the UMIs of a burst are taken as those of an average one.
+    fn soup(&self, j: usize, k: usize) -> f64 {
+        let alone = self.size * self.u[k];
+        alone * self.of_soup[k] + (j as f64 * self.mass[k] - alone).max(0.0) * self.of_burst_umis[k]
     }
 
     /// A guess, rather too high, of the mass at n, from that at j.

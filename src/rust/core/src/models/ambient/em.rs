@@ -7,8 +7,8 @@ use super::tables::Tables;
 use crate::run::Progress;
 use crate::Result;
 
-/// Cells that the search looks at.
-const SEARCH_COUNTS: usize = 8_000;
+/// Rounds from search to search.
+const SEARCH_EVERY: usize = 2;
 /// A fit has converged when two searches in a row gained less than this, and so much per cell.
 const LEAST_GAIN: f64 = 0.5;
 /// A step that falls is halved so often at most; and what sums over nodes, which follow their cells, are off by in a cell.
@@ -39,6 +39,8 @@ pub struct Fit {
 pub struct Climb<'a> {
     pub sample: &'a Sample<'a>,
     pub live: &'a [bool],
+    /// Stored counts that the search looks at.
+    pub searched: usize,
     pub progress: &'a Progress,
 }
 
@@ -80,17 +82,19 @@ impl Fit {
         self.converged = false;
         let mut base = f64::NEG_INFINITY;
         let mut idle = 0;
+        let mut moved = true;
         while self.rounds < most {
             climb.progress.check()?;
             self.rounds += 1;
-            if self.rounds % 4 == 1 {
+            if self.rounds % SEARCH_EVERY == 1 {
                 // What is gained counts from here on by the priors as they are now.
                 base -= self.params.ln_prior();
                 self.params.refresh(&sums, climb.live);
                 base += self.params.ln_prior();
             }
             self.objective = sums.ln_lik + self.params.ln_prior();
-            if self.rounds % 4 == 0 {
+            if std::env::var("TRACE").is_ok() { eprintln!("R {} {:.3} {:?}", self.rounds, self.objective, self.params.shared); }
+            if self.rounds % SEARCH_EVERY == 0 {
                 // Left if many times what it gained last would not do.
                 if self.objective + 10.0 * (self.objective - base) < enough {
                     break;
@@ -108,6 +112,7 @@ impl Fit {
                 let before = (self.params.clone(), sums);
                 self.search(climb)?;
                 sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
+                moved = true;
                 if sums.ln_lik + self.params.ln_prior() < self.objective {
                     // What some of the cells gain, all may lose.
                     (self.params, sums) = before;
@@ -115,7 +120,9 @@ impl Fit {
                 }
                 self.objective = sums.ln_lik + self.params.ln_prior();
             }
-            sums = self.step(climb, sums)?;
+            if moved {
+                (sums, moved) = self.step(climb, sums)?;
+            }
         }
         self.ln_lik = sums.ln_lik;
         self.objective = sums.ln_lik + self.params.ln_prior();
@@ -134,8 +141,8 @@ impl Fit {
         Ok(())
     }
 
-    /// An M-step and the pass after it; shortened where the objective would fall.
-    fn step(&mut self, climb: &Climb, sums: Sums) -> Result<Sums> {
+    /// An M-step and the pass after it; shortened where the objective would fall. Says whether it moved.
+    fn step(&mut self, climb: &Climb, sums: Sums) -> Result<(Sums, bool)> {
         let from = self.params.clone();
         let here = sums.ln_lik + from.ln_prior();
         self.params.update(&sums, climb.live, self.soup_only);
@@ -143,19 +150,19 @@ impl Fit {
             let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
             let there = next.ln_lik + self.params.ln_prior();
             if there >= here - ROUNDING * next.cells {
-                return Ok(next);
+                return Ok((next, true));
             }
             self.params.halve_towards(&from);
         }
         self.params = from;
-        Ok(sums)
+        Ok((sums, false))
     }
 
     /// One step of all searched parameters at once: each to the top of the parabola through the objective here, a step up and
     /// a step down; shortened until the objective rises.
     fn search(&mut self, climb: &Climb) -> Result<()> {
         let sample = climb.sample;
-        let every = (sample.n_patterned / SEARCH_COUNTS).max(1);
+        let every = (sample.n_patterned / climb.searched).max(1);
         let places = std::mem::take(&mut self.places);
         let signal = Tables::new(&self.params, &sample.classes).signal;
         let at = |offsets: &[f64; SEARCHED.len()]| -> Result<f64> {
@@ -172,7 +179,7 @@ impl Fit {
             let known = param.is_slope && !sample.counts.has_covariate()
                 || self.soup_only && (param.of_signal || param.of_chimeras);
             // EM moves the shapes, too.
-            if known || param.by_em && self.rounds % 8 == 0 {
+            if known || param.by_em && self.rounds % (2 * SEARCH_EVERY) == 0 {
                 continue;
             }
             let from = param.get(&self.params.shared);

@@ -23,10 +23,10 @@ impl Grid {
     }
 }
 
-/// A gamma of mean 1: the integral of its distribution function over the logarithm, tabled.
 /// Densities on nodes closer than so many variances of ln x are exact: the error falls as exp(-2 pi^2 / this).
 const FINE: f64 = 0.6;
 
+/// A gamma of mean 1: the integral of its distribution function over the logarithm, tabled.
 pub struct UnitGamma {
     shape: f64,
     low: f64,

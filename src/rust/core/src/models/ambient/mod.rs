@@ -3,14 +3,14 @@
 //! The count of guide g in cell c of batch b, with z = 1 if the cell carries the guide, is y = N + C + z S:
 //!
 //!   N ~ NB(mean e q_g, size a)                                ambient UMIs
-//!   C ~ NB(mean m_g = (h (D - y) + t e) l_g, size m_g / v)    bursts of UMIs, of variance m_g (1 + v): chimeras of the other
+//!   C ~ NB(mean m_g = h D_g l_g + t e q_g, size m_g / v)    bursts of UMIs, of variance m_g (1 + v): chimeras of the other
 //!                                                             UMIs of the cell, and ambient UMIs in bursts
 //!   S ~ NB(mean d f_g, size r)                                signal
 //!   e ~ gamma(shape s, mean A_b x^beta), one in a hundred from a wide gamma instead    exposure of the cell to ambient UMIs
 //!   d ~ gamma(shape k, mean d_b x^gamma), d_b being 1 on average                       capture of the cell
 //!   z ~ Bernoulli(pi_g), independent but for the cell without any guide, whose odds are multiplied by w
 //!
-//! l_g is the guide's share of all UMIs, D those of the cell, x a covariate of the cell over its mean. e and d are summed out
+//! l_g is the guide's share of all UMIs, D_g the UMIs of the cell in guides with more than y, x a covariate of the cell over its mean. e and d are summed out
 //! on nodes that follow the posterior of each cell (`cell`), so the likelihood is exact but for the spacing of the nodes, and a
 //! posterior is what all counts of the cell say together. The likelihood is that of cells with UMIs: those without change nothing.
 //!
@@ -45,14 +45,17 @@ use sample::Sample;
 const STARTING: (usize, usize) = (2_000, 16_000);
 const TRAINING: (usize, usize) = (20_000, 60_000);
 const SETTLING: (usize, usize) = (usize::MAX, 800_000);
-const SETTLING_ROUNDS: usize = 2;
+const SETTLING_ROUNDS: usize = 1;
+/// Stored counts, at most, that shared parameters are searched on; half of them on the way.
+const SEARCHED_COUNTS: usize = 8_000;
 /// With so few guides there are several explanations, all of which are climbed to the end.
 const FEW_GUIDES: usize = 3;
 const SHORT_ROUNDS: usize = 8;
 /// A round over the cells counts as so many iterations of a mixture; and what converged means, in tolerances per cell.
 const ITERATIONS_PER_ROUND: usize = 5;
 const TOLERANCES: f64 = 20.0;
-/// Penalty of the verdict in nats: per guide, whose three parameters are shrunken, and per logarithm of the cells.
+/// Penalty of the verdict in nats: per guide whose parameters are learnt, not just shrunken to what guides have in common (with
+/// one carrier half of them are), and per logarithm of the cells.
 const PER_GUIDE: f64 = 1.5;
 const PER_LN_CELLS: f64 = 2.5;
 /// Least mean signal, UMIs.
@@ -96,22 +99,34 @@ impl Model for Ambient {
         let umis: f64 = of_guide.iter().map(|guide| guide.1).sum();
         let library: Vec<f64> = of_guide.iter().map(|guide| guide.1 / umis).collect();
         let training = Sample::some(counts, TRAINING);
-        let climb = Climb { sample: &training, live: &live, progress };
+        let climb = Climb { sample: &training, live: &live, searched: SEARCHED_COUNTS, progress };
         let rounds = (control.iterations / ITERATIONS_PER_ROUND).max(1);
         let gain = TOLERANCES * control.tolerance;
 
-        let mut starts = self.starts(&climb, counts, &library, control)?;
+        let few = Sample::some(counts, STARTING);
+        let on_few = Climb { sample: &few, searched: SEARCHED_COUNTS / 2, ..climb };
+        let mut starts = self.starts(&on_few, counts, &library, control)?;
         let all_carried = (counts.n_guides() == 1).then(|| starts[starts.len() - 1].clone());
+        starts.sort_by(|a, b| b.objective.total_cmp(&a.objective));
+        // Starts are told apart, and what the screen shares is nearly learnt, from a part of it.
+        let mut best = f64::NEG_INFINITY;
+        for start in &mut starts {
+            start.climb(&on_few, gain, rounds, best)?;
+            best = best.max(start.objective);
+            if std::env::var("DBG").is_ok() { eprintln!("START {:.1} {} {:?}", start.objective, start.rounds, start.params.shared); }
+        }
         starts.sort_by(|a, b| b.objective.total_cmp(&a.objective));
         let mut fit = starts.swap_remove(0);
         fit.start_over();
         fit.climb(&climb, gain, rounds, f64::NEG_INFINITY)?;
 
         // The same screen without carriers.
-        let penalty =
-            PER_GUIDE * live.iter().filter(|&&l| l).count() as f64 + PER_LN_CELLS * (training.cells.len() as f64).ln();
+        let n_cells = training.cells.len() as f64;
+        let learnt: f64 = fit.params.prior.iter().map(|pi| pi * n_cells / (1.0 + pi * n_cells)).sum();
+        let penalty = PER_GUIDE * learnt + PER_LN_CELLS * n_cells.ln();
         let mut soup = Fit::new(start::without_carriers(&training, &library, counts.n_batches(), &fit.params), true);
         soup.climb(&climb, gain, rounds, fit.objective - 2.0 * penalty - 100.0)?;
+        if std::env::var("DBG").is_ok() { eprintln!("FULL {:.1} {:.1} {} {:?}\nSOUP {:.1} {:.1} {} {:?} penalty {penalty}", fit.objective, fit.ln_lik, fit.rounds, fit.params.shared, soup.objective, soup.ln_lik, soup.rounds, soup.params.shared); }
         fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik - penalty);
         let mut no_signal = (fit.bic_gain <= 0.0).then_some("ambient and chimeric UMIs alone explain the screen (BIC)");
         if let (Some(all_carried), Some(_)) = (all_carried, no_signal) {
@@ -129,6 +144,7 @@ impl Model for Ambient {
             let some = Sample::some(counts, SETTLING);
             fit.settle(&Climb { sample: &some, ..climb }, SETTLING_ROUNDS)?;
         }
+        if std::env::var("DBG").is_ok() { no_signal = None; }
         let known = pass::posteriors(&fit.params, &all, progress)?;
         if no_signal.is_none() && fit.params.mean_signal() < LEAST_SIGNAL {
             no_signal =
@@ -154,11 +170,10 @@ impl Ambient {
     /// Short climbs, on some cells, from posteriors of each guide by itself and by its share of the cell; with few guides also
     /// from all carried, which is the last.
     fn starts(&self, climb: &Climb, counts: &GuideCounts, library: &[f64], control: &Control) -> Result<Vec<Fit>> {
-        let few = Sample::some(counts, STARTING);
-        let climb = Climb { sample: &few, ..*climb };
-        let mut posteriors = vec![start::each_guide(&few, control, climb.progress)?];
+        let few = climb.sample;
+        let mut posteriors = vec![start::each_guide(few, control, climb.progress)?];
         if control.starts > 1 {
-            posteriors.push(start::by_share(&few));
+            posteriors.push(start::by_share(few, library));
         }
         let mut rounds = SHORT_ROUNDS;
         if counts.n_guides() <= FEW_GUIDES {
@@ -166,9 +181,9 @@ impl Ambient {
             rounds = control.iterations / ITERATIONS_PER_ROUND;
         }
         let fit = |posterior: Vec<f64>| {
-            let params = start::start(&few, library, &posterior, climb.live, counts.n_batches());
+            let params = start::start(few, library, &posterior, climb.live, counts.n_batches());
             let mut fit = Fit::new(params, false);
-            fit.climb(&climb, 5.0 * TOLERANCES * control.tolerance, rounds, f64::NEG_INFINITY)?;
+            fit.climb(climb, 5.0 * TOLERANCES * control.tolerance, rounds, f64::NEG_INFINITY)?;
             Ok(fit)
         };
         posteriors.into_iter().map(fit).collect()

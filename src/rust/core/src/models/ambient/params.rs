@@ -142,10 +142,10 @@ pub const CAPTURE_SHAPE: usize = 3;
 
 pub static SEARCHED: [Param; 9] = [
     param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, false, 0.5),
-    param("signal_size", |s| &mut s.signal_size, (0.1, 1e3), (2.0, 1.0), true, false, 0.35),
+    param("signal_size", |s| &mut s.signal_size, (0.25, 1e3), (2.5, 0.8), true, false, 0.35),
     param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, true, 0.5),
     param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, true, 0.5),
-    Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.5), (0.005, 1.5), false, false, 0.7) },
+    Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.2), (0.005, 1.5), false, false, 0.7) },
     Param { of_chimeras: true, ..param("burst", |s| &mut s.burst, (0.02, 20.0), (0.3, 1.0), false, false, 0.6) },
     param("clumping", |s| &mut s.clumping, (1e-6, 1.0), (0.005, 1.5), false, false, 0.7),
     slope("exposure_slope", |s| &mut s.exposure_slope, false),

@@ -1,5 +1,5 @@
 //! One pass over the cells: the log-likelihood, and what guides and batches learn from it.
-use super::cell::{Look, Pair, Place};
+use super::cell::{Look, Pair, Place, CERTAIN, FINE, TRAINING, WIDE};
 use super::grid::{CAPTURES, EXPOSURES};
 use super::params::Params;
 use super::sample::Sample;
@@ -30,7 +30,7 @@ pub struct OfBatch {
     pub ln_capture: f64,
     /// What the same sums would be if they were as the prior has them.
     pub expected: Expected,
-    /// Ambient UMIs and what could have brought them; signal UMIs likewise.
+    /// Ambient UMIs, as guides learn from them, and what could have brought them; signal UMIs likewise.
     pub soup: f64,
     pub reach: f64,
     pub signal: f64,
@@ -174,7 +174,7 @@ pub fn ln_lik(
             .iter()
             .map(|&at| {
                 let (place, n) = sample.patterns[at];
-                look.see(params, &tables, sample.cell(place as usize), places[at], false);
+                look.see(params, &tables, sample.cell(place as usize), places[at], TRAINING);
                 n * look.ln_lik
             })
             .sum::<f64>()
@@ -214,14 +214,14 @@ pub fn pass(params: &Params, sample: &Sample, places: &mut [Option<Place>], prog
         let mut look = Look::default();
         for (&(place, n), before) in sample.patterns[block].iter().zip(places) {
             let cell = sample.cell(place as usize);
-            look.see(params, &tables, cell, *before, false);
+            look.see(params, &tables, cell, *before, TRAINING);
             *before = Some(look.next_place());
             sums.ln_lik += n * look.ln_lik;
             sums.cells += n;
             sums.empty += n * params.shared.empty_weight * look.empty.iter().sum::<f64>();
             look.marginals();
             let mut of_batch = OfBatch::default();
-            look.lessons(params, &tables, cell, |g, lesson| {
+            look.lessons(&tables, cell, |g, lesson| {
                 let guide = &mut sums.guides[g];
                 guide.carriers += n * (lesson.carried - lesson.hidden);
                 guide.soup += n * lesson.soup;
@@ -335,8 +335,14 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
                 }
                 seen.insert(key, (known.pairs.len(), known.effects.len()));
             }
-            look.see(params, &tables, cell, None, true);
-            look.marginals();
+            look.see(params, &tables, cell, None, WIDE);
+            let first = known.pairs.len();
+            look.pairs(&tables, cell, |pair| known.pairs.push(pair));
+            if known.pairs[first..].iter().any(|pair| pair.ln_odds.abs() < CERTAIN) {
+                look.see_again(params, &tables, cell, FINE);
+                known.pairs.truncate(first);
+                look.pairs(&tables, cell, |pair| known.pairs.push(pair));
+            }
             let mean = |nodes: &mut dyn Iterator<Item = (usize, f64)>, at: &[f64]| {
                 let (sum, all) = nodes.fold((0.0, 0.0), |(sum, all), (i, p)| (sum + p * at[i], all + p));
                 sum / all.max(f64::MIN_POSITIVE)
@@ -348,7 +354,6 @@ pub fn posteriors(params: &Params, sample: &Sample, progress: &Progress) -> Resu
             let capture = (of_any + look.none * expected_capture[cell.class]) / (all + look.none);
             known.effects.push([exposure, capture]);
             known.ln_lik += look.ln_lik;
-            look.pairs(&tables, cell, |pair| known.pairs.push(pair));
         }
         known
     })?;

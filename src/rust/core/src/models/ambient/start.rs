@@ -21,13 +21,17 @@ pub fn each_guide(sample: &Sample, control: &Control, progress: &Progress) -> Re
     Ok(mixture::score_counts(&PoissonGauss, &counts, control, progress)?.score)
 }
 
-/// By the guide's share of its cell.
-pub fn by_share(sample: &Sample) -> Vec<f64> {
+/// By the guide's share of its cell, which must also be more than the other guides let expect.
+pub fn by_share(sample: &Sample, library: &[f64]) -> Vec<f64> {
     let mut start = Vec::with_capacity(sample.n_counts);
     for place in 0..sample.cells.len() {
         let cell = sample.cell(place);
-        let least = (0.2 * cell.depth).max(2.0);
-        start.extend(cell.umis.iter().map(|&y| f64::from(u8::from(y >= least))));
+        start.extend(cell.guides.iter().zip(cell.umis).map(|(&g, &y)| {
+            let share = library[g as usize].min(0.9);
+            let expected = (cell.depth - y) * share / (1.0 - share);
+            let least = (0.2 * cell.depth).max(expected + 4.0 * expected.sqrt()).max(2.0);
+            f64::from(u8::from(y >= least))
+        }));
     }
     start
 }

@@ -48,7 +48,7 @@ pub struct Zero {
 }
 
 /// Counts whose rising factorials are tabled.
-const TABLED: usize = 256;
+const TABLED: usize = 1024;
 /// Prior of a guide that no cell carries.
 pub const NEVER: f64 = 1e-9;
 
@@ -59,7 +59,7 @@ pub struct Tables {
     /// Range of nodes that some class has mass on.
     pub exposure_range: (usize, usize),
     pub capture_range: (usize, usize),
-    /// Per node of exposure, over all guides: ln of the mass of a zero of the ambient UMIs and that mass; sum q a / (a + e q).
+    /// Per node of exposure, over all guides: ln of the mass of a zero of the ambient UMIs and that mass; what a unit of exposure brings.
     pub ln_zero_ambient: Vec<f64>,
     pub zero_ambient: Vec<f64>,
     pub reach: Vec<f64>,
@@ -161,8 +161,8 @@ impl Tables {
                     ln_zero -= n * size * ln_1p(mean / size);
                     reach += n * q * size / (size + mean);
                 }
-                // Bursts of ambient UMIs, whose shares are those of all UMIs and sum to 1.
-                (ln_zero - shared.clumping * e * burst_zero, reach)
+                // Bursts of ambient UMIs; shares sum to 1.
+                (ln_zero - shared.clumping * e * burst_zero, reach + shared.clumping * burst_zero)
             })
             .collect();
         let (ln_zero_ambient, reach): (Vec<f64>, Vec<f64>) = of_ambient.into_iter().unzip();

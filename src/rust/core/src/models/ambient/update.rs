@@ -23,10 +23,12 @@ impl Params {
             .map(|(k, n)| (exposures[k], n))
             .collect();
         let all_soup: f64 = sums.guides.iter().map(|g| g.soup).sum();
+        // Bursts for each ambient UMI outside of them.
+        let clumped = self.shared.clumping * self.shared.burst.ln_1p() / self.shared.burst;
         let mut all_reach = 0.0;
         for g in 0..n_guides {
             let q = self.share[g];
-            let reach: f64 = nodes.iter().map(|&(e, n)| n * e * size / (size + e * q)).sum();
+            let reach: f64 = nodes.iter().map(|&(e, n)| n * e * (size / (size + e * q) + clumped)).sum();
             all_reach += q * reach;
             let lean = SHARE_UMIS * n_guides as f64;
             self.share[g] = (sums.guides[g].soup + lean * self.library[g].max(1e-12)) / (reach + lean);
@@ -35,7 +37,6 @@ impl Params {
         self.share.iter_mut().for_each(|q| *q /= total);
         // PX-EM (Liu, Rubin and Wu 1998): the scale that the UMIs of each batch ask for goes into its exposure.
         let overall = ((all_soup + SHARE_UMIS) / (all_reach + SHARE_UMIS)).max(1e-6);
-        self.shared.clumping = (self.shared.clumping / overall).clamp(1e-6, 1.0);
         let n: f64 = sums.batches.iter().map(|b| b.usual).sum();
         let mean_of = |sum: f64, expected: f64, from: f64| if expected > 0.0 { from * sum / expected } else { from };
         let means: Vec<f64> = sums
