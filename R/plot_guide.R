@@ -222,11 +222,14 @@ ambient_masses <- function(fit, bins, scores, row) {
   counts <- scores$counts
   picked <- unique(round(seq(1, nrow(cells), length.out = min(nrow(cells), 300L))))
   picked <- order(cells$exposure)[picked]
-  depth <- Matrix::colSums(counts)[picked]
   own <- as.numeric(counts[row, picked])
+  # Chimeras come from the guides with more UMIs.
+  of_picked <- methods::as(counts[, picked, drop = FALSE], "CsparseMatrix")
+  larger <- of_picked@x * (of_picked@x > rep(own, diff(of_picked@p)))
+  sources <- as.vector(rowsum(c(larger, numeric(length(picked))), c(rep(seq_along(picked), diff(of_picked@p)), seq_along(picked))))
   library_share <- sum(counts@x[counts@i == row - 1L]) / sum(counts@x)
   mean_ambient <- cells$exposure[picked] * fit$ambient_share
-  mean_chimeric <- (fit$hopping * (depth - own) + fit$clumping * cells$exposure[picked]) * library_share
+  mean_chimeric <- fit$hopping * sources * library_share + fit$clumping * mean_ambient
   y <- 0:max(bins$high)
   background <- signal <- 0
   for (k in seq_along(picked)) {

@@ -43,7 +43,7 @@
 #'   \describe{
 #'     \item{ambient_size, signal_size}{dbl > 0. Sizes of the negative binomials of ambient UMIs and of signal UMIs.}
 #'     \item{exposure_shape, capture_shape}{dbl > 0. Shapes of the gamma distributions of exposure and capture over cells.}
-#'     \item{hopping}{dbl > 0. Chimeric UMIs for each other UMI of the cell.}
+#'     \item{hopping}{dbl > 0. Chimeric UMIs for each UMI of the cell in guides with more UMIs.}
 #'     \item{burst}{dbl > 0. Chimeric UMIs come in bursts: their variance is 1 + `burst` times their mean.}
 #'     \item{exposure_slope, capture_slope}{dbl, 0 to 1.5. Powers of the covariate in the expected exposure and capture; NA without a
 #'       covariate.}

@@ -140,8 +140,8 @@ test_that("the curves of ambient are sums of ambient UMIs, bursts of chimeras an
   n <- max(bins$high) + 1
   both <- function(a, b) vapply(seq_len(n), function(j) sum(a[seq_len(j)] * b[j:1L]), 0)
   parts <- lapply(seq_along(y), function(cell) {
-    others <- sum(sim$counts[, cell]) - y[cell]
-    mean <- (fit$hopping * others + fit$clumping * scores$cells$exposure[cell]) * sum(y) / sum(sim$counts)
+    others <- sum(sim$counts[sim$counts[, cell] > y[cell], cell])
+    mean <- fit$hopping * others * sum(y) / sum(sim$counts) + fit$clumping * scores$cells$exposure[cell] * fit$ambient_share
     background <- both(
       stats::dnbinom(seq_len(n) - 1, size = fit$ambient_size, mu = scores$cells$exposure[cell] * fit$ambient_share),
       if (mean > 0) stats::dnbinom(seq_len(n) - 1, size = mean / fit$burst, mu = mean) else c(1, numeric(n - 1L))

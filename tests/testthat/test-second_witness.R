@@ -212,9 +212,9 @@ witness_ambient <- function(scores, n_exposures = 200L, n_captures = 120L) {
   pi <- fits$prior
   empty_odds <- all$empty_weight - 1
   out <- list(posterior = 0 * counts, log_odds = 0 * counts, exposure = depth, capture = depth)
-  # Bursts, by node of exposure: of the other UMIs of the cell, and of ambient ones.
+  # Bursts, by node of exposure: chimeras of the guides with more UMIs, and ambient UMIs.
   bursts <- function(y, others, g) {
-    mean <- (all$hopping * others + all$clumping * e) * library_share[g]
+    mean <- all$hopping * others * library_share[g] + all$clumping * e * fits$ambient_share[g]
     outer(mean, y, function(mean, y) stats::dnbinom(y, size = mean / all$burst, prob = 1 / (1 + all$burst)))
   }
   for (cell in seq_along(depth)) {
@@ -228,7 +228,7 @@ witness_ambient <- function(scores, n_exposures = 200L, n_captures = 120L) {
     for (g in live) {
       y <- counts[g, cell]
       j <- 0:y
-      hop <- bursts(j, depth[cell] - y, g)
+      hop <- bursts(j, sum(counts[counts[, cell] > y, cell]), g)
       # B_j: ambient UMIs and bursts that add up to j.
       background <- vapply(j, function(j) {
         i <- seq_len(j + 1L)

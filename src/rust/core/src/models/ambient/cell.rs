@@ -8,7 +8,9 @@
 //!
 //! where b_j is the mass of j background UMIs over that of none, s_i that of i signal UMIs over that of none, and `hidden`
 //! the probability that the guide is carried, given a zero. A share hidden(d) of the first term is carried, too.
+use super::background::Background;
 use super::grid::{CAPTURES, EXPOSURES};
+use super::nodes::{better, Grade, Kind, Nodes, Place};
 use super::params::Params;
 use super::tables::{up_to, Tables};
 use crate::special::{ln_1p, LnSum};
@@ -25,29 +27,6 @@ pub struct Counts<'a> {
 
 /// First looks take so many nodes of a range.
 const FIRST_NODES: usize = 7;
-/// How exact a look is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Grade {
-    /// Nodes are so many standard deviations of the posterior apart, at most.
-    apart: f64,
-    /// Nodes with less of the posterior than this are left out; they do if those at the ends have no more than `ends`.
-    matters: f64,
-    ends: f64,
-    /// The sum of a count ends where a term is less than this of it.
-    tiny: f64,
-    /// Whether posteriors are final: priors by the trapezoid rule; the odds of counts that are certain are worked out, too.
-    is_final: bool,
-}
-
-/// What parameters learn from: the error of a sum is about 1e-4.
-pub const TRAINING: Grade = Grade { apart: 1.4, matters: 1e-5, ends: 1e-4, tiny: 1e-6, is_final: false };
-/// Final posteriors of cells whose counts are all certain, and of others.
-pub const WIDE: Grade = Grade { apart: 1.2, matters: 1e-6, ends: 1e-5, tiny: 1e-9, is_final: true };
-pub const FINE: Grade = Grade { apart: 0.7, matters: 1e-7, ends: 1e-6, tiny: 1e-9, is_final: true };
-/// Counts with less extreme log odds than this are not certain.
-pub const CERTAIN: f64 = 6.0;
-/// Most nodes of one kind in a look; and looks until the nodes fit.
-const MOST_NODES: usize = 64;
 const LOOKS: usize = 4;
 const FEW_LOOKS: usize = 2;
 /// A cell is looked at again where it takes this many times fewer nodes.
@@ -62,98 +41,19 @@ const ONE_BY_ONE: usize = 6;
 const SAFE: f64 = 1e-250;
 /// Counts above this are taken as this: they are certain either way.
 const MOST_UMIS: f64 = 10_000.0;
-/// Most background UMIs whose masses are worked out one by one where signal is certain.
-const FAR_OUT: usize = 300;
 /// Logarithms up to this have no exponential near the end of doubles.
 const LARGE_LN: f64 = 500.0;
 /// Up to this logarithm masses are over those of a zero.
-const FAR: f64 = 200.0;
-/// Masses from here on are scaled down.
-const LARGE: f64 = 1e200;
+const FAR: f64 = 600.0;
 /// A background of less than this of all changes nothing that is learnt.
 const NOTHING: f64 = 1e-12;
-/// Log odds are reported up to this.
-pub const MOST_LN_ODDS: f64 = 700.0;
-
-/// Every `stride`-th node from `first` on.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Nodes {
-    first: u16,
-    n: u16,
-    stride: u16,
-}
-
-impl Nodes {
-    /// About so many nodes that cover the range.
-    fn covering((from, to): (usize, usize), about: usize) -> Self {
-        Self::with_stride((from, to), (to - from).div_ceil(about).max(1))
-    }
-
-    fn with_stride((from, to): (usize, usize), stride: usize) -> Self {
-        let n = (to - from).div_ceil(stride).max(1);
-        // Centred.
-        let first = (from + to).saturating_sub((n - 1) * stride) / 2;
-        Self { first: first as u16, n: n as u16, stride: stride as u16 }
-    }
-
-    fn len(&self) -> usize {
-        self.n as usize
-    }
-
-    fn at(&self, i: usize) -> usize {
-        self.first as usize + i * self.stride as usize
-    }
-
-    fn indices(self) -> impl Iterator<Item = usize> {
-        (0..self.len()).map(move |i| self.at(i))
-    }
-
-    /// What a node stands for, see [`up_to`]: half way to its neighbours; the ends take all that is beyond.
-    fn range(&self, i: usize, all: usize) -> (usize, usize) {
-        let (middle, stride) = (2 * self.at(i) + 1, self.stride as usize);
-        let from = if i == 0 { 0 } else { middle - stride };
-        let to = if i + 1 == self.len() { 2 * all } else { (middle + stride).min(2 * all) };
-        (from.min(to), to)
-    }
-}
-
-/// Where the posterior of a cell was last found.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Place {
-    exposure: Nodes,
-    capture: Nodes,
-}
-
-/// Cells of which one is a good guess for where the posterior of the next lies.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Kind {
-    class: u32,
-    n: u32,
-    /// The largest count, over the efficiency of its guide, and the rest of the UMIs, in steps of their logarithms.
-    top: i32,
-    rest: i32,
-}
-
-impl Kind {
-    fn of(params: &Params, counts: Counts) -> Self {
-        let (mut top, mut ratio) = (0.0, 0.0);
-        for (&guide, &y) in counts.guides.iter().zip(counts.umis) {
-            if y > top {
-                (top, ratio) = (y, y / params.efficiency[guide as usize]);
-            }
-        }
-        let step = |x: f64| (4.0 * x.max(1e-9).ln()) as i32;
-        let rest = counts.depth - top;
-        Self { class: counts.class as u32, n: (counts.guides.len() as u32).min(12), top: step(ratio), rest: step(rest + 1.0) }
-    }
-}
 
 /// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
 #[derive(Default)]
 pub struct Look {
-    guesses: HashMap<Kind, Place>,
-    place: Place,
-    next: Place,
+    pub(super) guesses: HashMap<Kind, Place>,
+    pub(super) place: Place,
+    pub(super) next: Place,
     /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together; sums to `any`.
     pub weight: Vec<f64>,
     /// Of each node of exposure, that of the empty set, of weight 1. `none` is its sum times what the weight of the empty cell
@@ -162,64 +62,43 @@ pub struct Look {
     pub beyond: f64,
     pub none: f64,
     pub ln_lik: f64,
-    any: f64,
-    spans: Vec<Span>,
+    pub(super) any: f64,
+    pub(super) spans: Vec<Span>,
     /// Rows of b_j, or sums of some, by node of exposure; and b_j times what [`Lesson::soup`] is of j.
-    back: Vec<f64>,
-    soup: Vec<f64>,
+    pub(super) back: Vec<f64>,
+    pub(super) soup: Vec<f64>,
     /// hidden s_{y-j} by node of capture, and y - j, of the same rows.
-    fore: Vec<f64>,
-    signal: Vec<f64>,
+    pub(super) fore: Vec<f64>,
+    pub(super) signal: Vec<f64>,
     /// F of each count at each pair of nodes, over its largest.
-    factor: Vec<f64>,
-    of_exposure: Vec<f64>,
-    of_capture: Vec<f64>,
-    s: Vec<f64>,
-    ratio: Vec<f64>,
-    background: Background,
+    pub(super) factor: Vec<f64>,
+    pub(super) of_exposure: Vec<f64>,
+    pub(super) of_capture: Vec<f64>,
+    pub(super) s: Vec<f64>,
+    pub(super) ratio: Vec<f64>,
+    pub(super) background: Background,
     /// See [`Look::find_sources`].
-    sources: Vec<f64>,
-    sorted: Vec<f64>,
-    sums: Vec<f64>,
+    pub(super) sources: Vec<f64>,
+    pub(super) sorted: Vec<f64>,
+    pub(super) sums: Vec<f64>,
     /// Whether exposures are so large that masses over those of a zero would overflow. Then all are as they are: `zeros` are
     /// the logarithms of those of a zero, by count and node of exposure, `rest` of a zero of all guides without UMIs.
-    is_far: bool,
-    zeros: Vec<f64>,
-    rest: Vec<f64>,
+    pub(super) is_far: bool,
+    pub(super) zeros: Vec<f64>,
+    pub(super) rest: Vec<f64>,
 }
 
 /// Where the rows of a count are.
 #[derive(Clone, Copy, Default)]
-struct Span {
-    back: usize,
-    fore: usize,
-    signal: usize,
-    factor: usize,
+pub struct Span {
+    pub(super) back: usize,
+    pub(super) fore: usize,
+    pub(super) signal: usize,
+    pub(super) factor: usize,
     /// Rows of the sum over j < y; b_y follows them.
-    rows: usize,
+    pub(super) rows: usize,
     /// F is divided by a bound of it.
-    scale: f64,
-}
-
-/// What is known of a stored count.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Pair {
-    pub carried: f64,
-    pub ln_odds: f64,
-}
-
-/// What a stored count says of its guide.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Lesson {
-    pub carried: f64,
-    /// Ambient UMIs, weighted by a / (a + e q), and bursts of them.
-    pub soup: f64,
-    /// Signal UMIs and the captures that could bring them, weighted by r / (r + d f).
-    pub signal: f64,
-    pub captured: f64,
-    /// What a zero in its place would have hidden: carriers and their weighted capture.
-    pub hidden: f64,
-    pub hidden_captured: f64,
+    pub(super) scale: f64,
 }
 
 impl Look {
@@ -454,13 +333,7 @@ impl Look {
     }
 
     /// Masses of background and signal of a count.
-    fn masses(
-        &mut self,
-        params: &Params,
-        tables: &Tables,
-        (at, g, y): (usize, usize, f64),
-        grade: Grade,
-    ) -> f64 {
+    fn masses(&mut self, params: &Params, tables: &Tables, (at, g, y): (usize, usize, f64), grade: Grade) -> f64 {
         let shared = &params.shared;
         let (a, r) = (shared.ambient_size, shared.signal_size);
         let (ks, ls) = (self.place.exposure, self.place.capture);
@@ -514,14 +387,22 @@ impl Look {
             back.of_burst_umis.push(tables.burst_zero * clumped / (chimeras + clumped));
         }
         back.none(n_k);
+        // Masses of a zero that are nothing as doubles are a scale.
+        let mut is_deep = false;
         if self.is_far {
-            back.ln_scale.extend_from_slice(&self.zeros[at * n_k..][..n_k]);
+            let zeros = &self.zeros[at * n_k..][..n_k];
+            is_deep = zeros.iter().any(|&zero| zero < -0.5 * FAR);
+            if is_deep {
+                back.ln_scale.extend_from_slice(zeros);
+            } else {
+                back.mass.iter_mut().zip(zeros).for_each(|(mass, zero)| *mass = zero.exp());
+            }
         }
         self.back.extend_from_slice(&back.mass);
         self.soup.resize(self.soup.len() + n_k, 0.0);
         self.fore.extend_from_slice(s);
         self.signal.push(y);
-        let mut sum = largest(s);
+        let mut sum = largest(s) * largest(&back.mass);
         let tiny = grade.tiny;
         // The last row is that of `anchor`; j is the next to be shared out.
         let (mut anchor, mut j, mut ended) = (0, 1, false);
@@ -565,13 +446,13 @@ impl Look {
             anchor = next;
             let term = largest(&self.back[start..]) * largest(s);
             sum += term;
-            if term < tiny * sum && j > 3 && !self.is_far {
+            if term < tiny * sum && j > 3 && !is_deep {
                 ended = j < n;
                 break;
             }
         }
         // b_y.
-        if !ended || n <= MULTIPLIED || self.is_far {
+        if !ended || n <= MULTIPLIED || is_deep {
             for j in j..=n {
                 back.step(j);
                 back.scale_down(&mut self.back[span.back..], &mut self.soup[span.back..]);
@@ -591,7 +472,7 @@ impl Look {
             self.back.resize(self.back.len() + n_k, 0.0);
             self.soup.resize(self.soup.len() + n_k, 0.0);
         }
-        if self.is_far {
+        if is_deep {
             for k in 0..n_k {
                 let by = back.ln_scale[k].exp();
                 for at in (span.back + k..self.back.len()).step_by(n_k) {
@@ -643,205 +524,5 @@ impl Look {
             }
         }
         self.empty.iter_mut().zip(last).for_each(|(w, b)| *w *= b * by);
-    }
-
-    /// The posterior of each stored count.
-    pub fn pairs(&self, tables: &Tables, counts: Counts, mut f: impl FnMut(Pair)) {
-        let (ls, n_k) = (self.place.capture, self.place.exposure.len());
-        for (span, &guide) in self.spans.iter().zip(counts.guides) {
-            let hidden = &tables.signal.hidden[guide as usize * CAPTURES.n..];
-            let last = &self.back[span.back + span.rows * n_k..][..n_k];
-            let (mut not, mut carried) = (0.0, 0.0);
-            for (i, l) in ls.indices().enumerate() {
-                let weight = &self.weight[i * n_k..][..n_k];
-                let factor = &self.factor[span.factor + i * n_k..][..n_k];
-                let mut of_last = 0.0;
-                for k in 0..n_k {
-                    // Of F, what is b_y.
-                    of_last += weight[k] * (last[k] * span.scale / factor[k]).min(1.0);
-                }
-                let all: f64 = weight.iter().sum();
-                not += of_last * (1.0 - hidden[l]);
-                carried += (all - of_last).max(0.0) + of_last * hidden[l];
-            }
-            // Where the empty set is unlikelier than independent guides make it, this cancels.
-            let not = (not + self.none).max(1e-15 * self.none.abs());
-            let ln_odds = (carried.max(f64::MIN_POSITIVE).ln() - not.max(f64::MIN_POSITIVE).ln())
-                .clamp(-MOST_LN_ODDS, MOST_LN_ODDS);
-            f(Pair { carried: carried / (carried + not).max(f64::MIN_POSITIVE), ln_odds });
-        }
-    }
-
-    /// What each stored count says of its guide.
-    pub fn lessons(&mut self, tables: &Tables, counts: Counts, mut f: impl FnMut(usize, Lesson)) {
-        let ls = self.place.capture;
-        let (n_k, n_l) = (self.place.exposure.len(), ls.len());
-        let mut ratio = std::mem::take(&mut self.ratio);
-        for (span, &guide) in self.spans.iter().zip(counts.guides) {
-            let g = guide as usize;
-            let (hidden, rate) = (&tables.signal.hidden[g * CAPTURES.n..], &tables.signal.rate[g * CAPTURES.n..]);
-            let last = &self.back[span.back + span.rows * n_k..][..n_k];
-            let of_last = &self.soup[span.back + span.rows * n_k..][..n_k];
-            let mut lesson = Lesson::default();
-            for k in 0..n_k {
-                if last[k] > 0.0 {
-                    lesson.soup += self.beyond * self.empty[k] / last[k] * of_last[k];
-                }
-            }
-            for (i, l) in ls.indices().enumerate() {
-                let weight = &self.weight[i * n_k..][..n_k];
-                let factor = &self.factor[span.factor + i * n_k..][..n_k];
-                ratio.clear();
-                ratio.extend(weight.iter().zip(factor).map(|(w, f)| w * span.scale / f));
-                let (mut sum, mut soup) = (0.0, 0.0);
-                for k in 0..n_k {
-                    sum += ratio[k] * last[k];
-                    soup += ratio[k] * of_last[k];
-                }
-                let (mut carried, mut signal) = (hidden[l] * sum, 0.0);
-                for j in 0..span.rows {
-                    let s = self.fore[span.fore + j * n_l + i];
-                    let back = &self.back[span.back + j * n_k..][..n_k];
-                    let of_soup = &self.soup[span.back + j * n_k..][..n_k];
-                    let (mut sum, mut of_row) = (0.0, 0.0);
-                    for k in 0..n_k {
-                        sum += ratio[k] * back[k];
-                        of_row += ratio[k] * of_soup[k];
-                    }
-                    carried += s * sum;
-                    signal += s * sum * self.signal[span.signal + j];
-                    soup += s * of_row;
-                }
-                let less = 1.0 - rate[l];
-                let zero = self.of_capture[i] * hidden[l];
-                lesson.carried += carried;
-                lesson.soup += soup;
-                lesson.signal += signal * less;
-                lesson.captured += carried * tables.captures[l] * less;
-                lesson.hidden += zero;
-                lesson.hidden_captured += zero * tables.captures[l] * less;
-            }
-            f(g, lesson);
-        }
-        self.ratio = ratio;
-    }
-}
-
-/// Nodes that suit this posterior better, or the same ones; and whether these do not do.
-fn better(mass: &[f64], nodes: Nodes, range: (usize, usize), grade: Grade) -> (Nodes, bool) {
-    let Grade { apart, matters, ends, .. } = grade;
-    let all: f64 = mass.iter().sum();
-    if !(all > 0.0 && all.is_finite()) {
-        return (Nodes::covering(range, MOST_NODES), true);
-    }
-    let at = |i: usize| nodes.at(i) as f64;
-    let stride = nodes.stride as usize;
-    let mean = mass.iter().enumerate().map(|(i, m)| m * at(i)).sum::<f64>() / all;
-    let variance = mass.iter().enumerate().map(|(i, m)| m * (at(i) - mean).powi(2)).sum::<f64>() / all;
-    let first = mass.iter().position(|&m| m > matters * all).unwrap_or(0);
-    let last = mass.iter().rposition(|&m| m > matters * all).unwrap_or(mass.len() - 1);
-    // Less what a wide stride blurs.
-    let blur = (stride * stride - 1) as f64 / 12.0;
-    let sd = (variance - blur).max(variance / 8.0).max(0.0).sqrt();
-    let wanted = ((apart * sd) as usize).max(1);
-    let open = (nodes.at(0) > range.0 + stride / 2, nodes.at(nodes.len() - 1) + stride / 2 + 1 < range.1);
-    let is_cut_off = open.0 && mass[0] > ends * all || open.1 && mass[mass.len() - 1] > ends * all;
-    let is_wide = first + (mass.len() - 1 - last) > 3 || (0.9 * apart * sd >= (stride + 1) as f64 && mass.len() > 9);
-    let is_short = stride > wanted || is_cut_off;
-    if !is_short && !is_wide {
-        return (nodes, false);
-    }
-    let reach = stride / 2 + if is_cut_off { stride + 1 } else { 0 };
-    let from = nodes.at(first).saturating_sub(reach).max(range.0);
-    let to = (nodes.at(last) + reach + 1).min(range.1);
-    let stride = wanted.max((to - from).div_ceil(MOST_NODES));
-    (Nodes::with_stride((from, to), stride), is_short)
-}
-
-/// Masses of 0, 1, 2, ... background UMIs over that of none, at each node of exposure: the sum of two negative binomials, of
-/// ambient and of chimeric UMIs. With A, M their sizes and t, w the rates at which their masses fall off,
-/// j b_j = A u_j + M v_j, where u_j = t (b_{j-1} + u_{j-1}) and v_j = w (b_{j-1} + v_{j-1}); A u_j is b_j times the ambient UMIs
-/// expected among the j.
-#[derive(Default)]
-struct Background {
-    size: f64,
-    bursts: Vec<f64>,
-    of_burst: f64,
-    theta: Vec<f64>,
-    /// What an ambient UMI outside of bursts counts as; and a UMI of a burst: bursts of ambient UMIs per UMI.
-    of_soup: Vec<f64>,
-    of_burst_umis: Vec<f64>,
-    u: Vec<f64>,
-    v: Vec<f64>,
-    mass: Vec<f64>,
-    before: Vec<f64>,
-    /// Logarithms of what masses are over, by node, where they are large.
-    ln_scale: Vec<f64>,
-}
-
-impl Background {
-    fn start(&mut self, size: f64, of_burst: f64) {
-        (self.size, self.of_burst) = (size, of_burst);
-        let lists = [&mut self.theta, &mut self.bursts, &mut self.of_soup, &mut self.of_burst_umis, &mut self.ln_scale];
-        lists.into_iter().for_each(Vec::clear);
-    }
-
-    fn none(&mut self, n_k: usize) {
-        for (values, value) in [(&mut self.u, 0.0), (&mut self.v, 0.0), (&mut self.mass, 1.0)] {
-            values.clear();
-            values.resize(n_k, value);
-        }
-    }
-
-    /// To j from j - 1.
-    fn step(&mut self, j: usize) {
-        let by = 1.0 / j as f64;
-        let rows =
-            self.u.iter_mut().zip(&mut self.v).zip(self.mass.iter_mut().zip(self.theta.iter().zip(&self.bursts)));
-        for ((u, v), (mass, (theta, bursts))) in rows {
-            *u = theta * (*mass + *u);
-            *v = self.of_burst * (*mass + *v);
-            *mass = (self.size * *u + bursts * *v) * by;
-        }
-    }
-
-    /// Keeps masses in the range of doubles, where they have a scale, together with the rows before.
-    fn scale_down(&mut self, rows: &mut [f64], soup: &mut [f64]) {
-        let n_k = self.mass.len();
-        for k in 0..self.ln_scale.len() {
-            if self.mass[k] > LARGE {
-                for value in [&mut self.mass[k], &mut self.u[k], &mut self.v[k]] {
-                    *value /= LARGE;
-                }
-                self.ln_scale[k] += LARGE.ln();
-                for rows in [&mut *rows, &mut *soup] {
-                    rows.iter_mut().skip(k).step_by(n_k).for_each(|value| *value /= LARGE);
-                }
-            }
-        }
-    }
-
-    /// The mass of j times what it says of the soup; the UMIs of a burst are taken as those of an average one.
-    fn soup(&self, j: usize, k: usize) -> f64 {
-        let alone = self.size * self.u[k];
-        alone * self.of_soup[k] + (j as f64 * self.mass[k] - alone).max(0.0) * self.of_burst_umis[k]
-    }
-
-    /// A guess, rather too high, of the mass at n, from that at j.
-    fn could_be(&self, n: usize, j: usize) -> f64 {
-        let next = |k: usize| (self.theta[k] * (1.0 + self.size / j as f64)).max(self.of_burst).min(1.0);
-        (0..self.mass.len()).map(|k| self.mass[k] * next(k).powi((n - j) as i32)).fold(0.0, f64::max)
-    }
-
-    /// From j on, as far as n or as masses can be told from nothing; returns how far.
-    fn go_on(&mut self, mut j: usize, n: usize) -> usize {
-        loop {
-            self.before.clone_from(&self.mass);
-            self.step(j);
-            if j >= n.min(FAR_OUT) || self.mass.iter().any(|&mass| mass < 1e-250) {
-                return j;
-            }
-            j += 1;
-        }
     }
 }

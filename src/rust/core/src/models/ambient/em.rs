@@ -1,5 +1,5 @@
 //! The climb: passes and M-steps, with a search of the shared parameters between them.
-use super::cell::Place;
+use super::nodes::Place;
 use super::params::{Params, SEARCHED};
 use super::pass::{self, Sums};
 use super::sample::Sample;
@@ -93,7 +93,6 @@ impl Fit {
                 base += self.params.ln_prior();
             }
             self.objective = sums.ln_lik + self.params.ln_prior();
-            if std::env::var("TRACE").is_ok() { eprintln!("R {} {:.3} {:?}", self.rounds, self.objective, self.params.shared); }
             if self.rounds % SEARCH_EVERY == 0 {
                 // Left if many times what it gained last would not do.
                 if self.objective + 10.0 * (self.objective - base) < enough {

@@ -20,9 +20,12 @@
 //!
 //! The soup as a negative binomial with cell exposures: Fleming et al. 2023 (CellBender, doi:10.1038/s41592-023-01943-7). EM
 //! with expanded parameters: Liu, Rubin and Wu 1998 (doi:10.1093/biomet/85.4.755).
+mod background;
 mod cell;
 mod em;
 mod grid;
+mod lessons;
+mod nodes;
 mod params;
 mod pass;
 mod report;
@@ -48,8 +51,10 @@ const SETTLING: (usize, usize) = (usize::MAX, 800_000);
 const SETTLING_ROUNDS: usize = 1;
 /// Stored counts, at most, that shared parameters are searched on; half of them on the way.
 const SEARCHED_COUNTS: usize = 8_000;
-/// With so few guides there are several explanations, all of which are climbed to the end.
+/// With so few guides there are several explanations: all starts are climbed to the end, and those that end so many nats apart on
+/// the whole sample, too.
 const FEW_GUIDES: usize = 3;
+const NEAR: f64 = 12.0;
 const SHORT_ROUNDS: usize = 8;
 /// A round over the cells counts as so many iterations of a mixture; and what converged means, in tolerances per cell.
 const ITERATIONS_PER_ROUND: usize = 5;
@@ -113,12 +118,23 @@ impl Model for Ambient {
         for start in &mut starts {
             start.climb(&on_few, gain, rounds, best)?;
             best = best.max(start.objective);
-            if std::env::var("DBG").is_ok() { eprintln!("START {:.1} {} {:?}", start.objective, start.rounds, start.params.shared); }
         }
         starts.sort_by(|a, b| b.objective.total_cmp(&a.objective));
-        let mut fit = starts.swap_remove(0);
+        let mut fit = starts.remove(0);
+        let on_part = fit.objective;
         fit.start_over();
         fit.climb(&climb, gain, rounds, f64::NEG_INFINITY)?;
+        for mut other in starts {
+            // Nearly as good on a part, and another explanation: all of the sample decides.
+            let is_near = counts.n_guides() <= FEW_GUIDES && other.objective > on_part - NEAR;
+            if is_near && other.params.is_apart(&fit.params) {
+                other.start_over();
+                other.climb(&climb, gain, rounds, fit.objective)?;
+                if other.objective > fit.objective {
+                    fit = other;
+                }
+            }
+        }
 
         // The same screen without carriers.
         let n_cells = training.cells.len() as f64;
@@ -126,7 +142,6 @@ impl Model for Ambient {
         let penalty = PER_GUIDE * learnt + PER_LN_CELLS * n_cells.ln();
         let mut soup = Fit::new(start::without_carriers(&training, &library, counts.n_batches(), &fit.params), true);
         soup.climb(&climb, gain, rounds, fit.objective - 2.0 * penalty - 100.0)?;
-        if std::env::var("DBG").is_ok() { eprintln!("FULL {:.1} {:.1} {} {:?}\nSOUP {:.1} {:.1} {} {:?} penalty {penalty}", fit.objective, fit.ln_lik, fit.rounds, fit.params.shared, soup.objective, soup.ln_lik, soup.rounds, soup.params.shared); }
         fit.bic_gain = 2.0 * (fit.ln_lik - soup.ln_lik - penalty);
         let mut no_signal = (fit.bic_gain <= 0.0).then_some("ambient and chimeric UMIs alone explain the screen (BIC)");
         if let (Some(all_carried), Some(_)) = (all_carried, no_signal) {
@@ -144,13 +159,12 @@ impl Model for Ambient {
             let some = Sample::some(counts, SETTLING);
             fit.settle(&Climb { sample: &some, ..climb }, SETTLING_ROUNDS)?;
         }
-        if std::env::var("DBG").is_ok() { no_signal = None; }
         let known = pass::posteriors(&fit.params, &all, progress)?;
         if no_signal.is_none() && fit.params.mean_signal() < LEAST_SIGNAL {
             no_signal =
                 Some("what looks like signal averages under 2 UMIs: it cannot be told from uneven ambient UMIs");
         }
-        let of_pairs = |f: &dyn Fn(&cell::Pair) -> f64, without: f64| -> Vec<f64> {
+        let of_pairs = |f: &dyn Fn(&lessons::Pair) -> f64, without: f64| -> Vec<f64> {
             known.pairs.iter().map(|pair| if no_signal.is_some() { without } else { f(pair) }).collect()
         };
         Ok(Scores {

@@ -11,7 +11,7 @@ pub struct Shared {
     /// Shapes of the gammas of exposure and capture.
     pub exposure_shape: f64,
     pub capture_shape: f64,
-    /// Chimeric UMIs for each other UMI of the cell.
+    /// Chimeric UMIs for each UMI of the cell in guides with more UMIs.
     pub hopping: f64,
     /// Mean UMIs of a burst of chimeras beyond the first.
     pub burst: f64,
@@ -142,7 +142,7 @@ pub const CAPTURE_SHAPE: usize = 3;
 
 pub static SEARCHED: [Param; 9] = [
     param("ambient_size", |s| &mut s.ambient_size, (0.05, 1e3), (2.0, 1.5), false, false, 0.5),
-    param("signal_size", |s| &mut s.signal_size, (0.25, 1e3), (2.5, 0.8), true, false, 0.35),
+    param("signal_size", |s| &mut s.signal_size, (0.25, 1e3), (2.0, 1.0), true, false, 0.35),
     param("exposure_shape", |s| &mut s.exposure_shape, (0.2, 1e3), (2.0, 1.0), false, true, 0.5),
     param("capture_shape", |s| &mut s.capture_shape, (0.3, 1e3), (8.0, 1.0), true, true, 0.5),
     Param { of_chimeras: true, ..param("hopping", |s| &mut s.hopping, (1e-6, 0.2), (0.005, 1.5), false, false, 0.7) },
@@ -194,6 +194,15 @@ impl Params {
                 *value = param.moved(*value, offset);
             }
         }
+    }
+
+    /// Whether this explains the screen otherwise: sizes or shapes differ by half, or the mean prior.
+    pub fn is_apart(&self, other: &Self) -> bool {
+        let differ = |a: f64, b: f64| (a / b).ln().abs() > 0.4;
+        let sizes = SEARCHED.iter().filter(|param| param.is_size);
+        let carriers = |params: &Self| params.prior.iter().sum::<f64>();
+        sizes.into_iter().any(|param| differ(param.get(&self.shared), param.get(&other.shared)))
+            || differ(carriers(self), carriers(other))
     }
 
     /// To the geometric mean of these and others.

@@ -1,6 +1,8 @@
 //! One pass over the cells: the log-likelihood, and what guides and batches learn from it.
-use super::cell::{Look, Pair, Place, CERTAIN, FINE, TRAINING, WIDE};
+use super::cell::Look;
 use super::grid::{CAPTURES, EXPOSURES};
+use super::lessons::Pair;
+use super::nodes::{Place, CERTAIN, FINE, TRAINING, WIDE};
 use super::params::Params;
 use super::sample::Sample;
 use super::tables::{up_to, Signal, Tables};
@@ -9,7 +11,7 @@ use crate::Result;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What a guide learns; see [`super::cell::Lesson`].
+/// What a guide learns; see [`super::lessons::Lesson`].
 #[derive(Clone, Copy, Default)]
 pub struct OfGuide {
     pub carriers: f64,

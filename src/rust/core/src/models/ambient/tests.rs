@@ -27,13 +27,15 @@ fn sums_are_slopes_of_the_log_likelihood() {
             counts.guides().iter().zip(counts.counts()).for_each(|(&g, y)| umis[g as usize] += y);
             let all: f64 = umis.iter().sum();
             let library: Vec<f64> = umis.iter().map(|u| u / all).collect();
-            let mut params = start::start(&sample, &library, &start::by_share(&sample), &[true; 12], 2);
+            let mut params = start::start(&sample, &library, &start::by_share(&sample, &library), &[true; 12], 2);
             params.shared = Shared {
                 empty_weight: weight,
                 capture_shape: 3.0,
                 ambient_size: 4.0,
                 hopping: 0.02,
                 burst: 0.5,
+                // Bursts of the soup teach its shares as if all were of the average size.
+                clumping: 1e-4,
                 ..params.shared
             };
             let mut places = vec![None; sample.patterns.len()];
@@ -62,8 +64,10 @@ fn sums_are_slopes_of_the_log_likelihood() {
                     slope(&|p, h| p.efficiency[g] *= h.exp()),
                 ));
                 let e = super::grid::EXPOSURES.nodes();
+                let clumped = s.clumping * s.burst.ln_1p() / s.burst;
+                let size = s.ambient_size;
                 let reach: f64 =
-                    sums.exposures.iter().zip(&e).map(|(n, e)| n * e * s.ambient_size / (s.ambient_size + e * q)).sum();
+                    sums.exposures.iter().zip(&e).map(|(n, e)| n * e * (size / (size + e * q) + clumped)).sum();
                 checks.push((format!("q{g}"), guide.soup - q * reach, slope(&|p, h| p.share[g] *= h.exp())));
                 let of_pi = guide.carriers - (n - guide.carriers) * pi / (1.0 - pi)
                     + n * (s.empty_weight - 1.0) * none / weighted * pi / (1.0 - pi);
