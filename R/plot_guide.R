@@ -236,7 +236,7 @@ ambient_masses <- function(fit, bins, scores, row) {
     # Bursts, of chimeras and of ambient UMIs, have a variance of 1 + burst times their mean.
     b <- mass_of_sum(
       stats::dnbinom(y, size = fit$ambient_size, mu = mean_ambient[k]),
-      if (mean_chimeric[k] > 0) stats::dnbinom(y, size = mean_chimeric[k] / fit$burst, prob = 1 / (1 + fit$burst)) else 1
+      if (isTRUE(mean_chimeric[k] > 0)) stats::dnbinom(y, size = mean_chimeric[k] / fit$burst, prob = 1 / (1 + fit$burst)) else 1
     )
     s <- stats::dnbinom(y, size = fit$signal_size, mu = cells$capture[picked[k]] * fit$efficiency)
     background <- background + b

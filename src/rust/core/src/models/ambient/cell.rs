@@ -109,7 +109,7 @@ impl Look {
         let fits = |nodes: Nodes, (from, to): (usize, usize)| nodes.at(0) >= from && nodes.at(nodes.len() - 1) < to;
         let fits = |place: &Place| fits(place.exposure, ranges.0) && fits(place.capture, ranges.1);
         let known = before.filter(fits);
-        let kind = known.is_none().then(|| Kind::of(params, counts));
+        let kind = (known.is_none() && grade.guesses).then(|| Kind::of(params, counts));
         let before = known.or_else(|| kind.and_then(|kind| self.guesses.get(&kind).copied()).filter(fits));
         self.place = before.unwrap_or_else(|| Place {
             exposure: Nodes::covering(ranges.0, FIRST_NODES + 2),

@@ -1,5 +1,5 @@
 //! The climb: passes and M-steps, with a search of the shared parameters between them.
-use super::nodes::Place;
+use super::nodes::{Place, SETTLING, TRAINING};
 use super::params::{Params, SEARCHED};
 use super::pass::{self, Sums};
 use super::sample::Sample;
@@ -78,7 +78,7 @@ impl Fit {
     pub fn climb(&mut self, climb: &Climb, gain: f64, most: usize, enough: f64) -> Result<()> {
         self.places.resize(climb.sample.patterns.len(), None);
         let n = climb.sample.cells.len().max(1) as f64;
-        let mut sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
+        let mut sums = pass::pass(&self.params, climb.sample, &mut self.places, TRAINING, climb.progress)?;
         self.converged = false;
         let mut base = f64::NEG_INFINITY;
         let mut idle = 0;
@@ -110,7 +110,7 @@ impl Fit {
                 base = self.objective;
                 let before = (self.params.clone(), sums);
                 self.search(climb)?;
-                sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
+                sums = pass::pass(&self.params, climb.sample, &mut self.places, TRAINING, climb.progress)?;
                 moved = true;
                 if sums.ln_lik + self.params.ln_prior() < self.objective {
                     // What some of the cells gain, all may lose.
@@ -133,7 +133,7 @@ impl Fit {
         self.places = vec![None; climb.sample.patterns.len()];
         for _ in 0..rounds {
             climb.progress.check()?;
-            let sums = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
+            let sums = pass::pass(&self.params, climb.sample, &mut self.places, SETTLING, climb.progress)?;
             self.params.refresh(&sums, climb.live);
             self.params.update(&sums, climb.live, self.soup_only);
         }
@@ -146,7 +146,7 @@ impl Fit {
         let here = sums.ln_lik + from.ln_prior();
         self.params.update(&sums, climb.live, self.soup_only);
         for _ in 0..MOST_HALVINGS {
-            let next = pass::pass(&self.params, climb.sample, &mut self.places, climb.progress)?;
+            let next = pass::pass(&self.params, climb.sample, &mut self.places, TRAINING, climb.progress)?;
             let there = next.ln_lik + self.params.ln_prior();
             if there >= here - ROUNDING * next.cells {
                 return Ok((next, true));

@@ -14,13 +14,18 @@ pub struct Grade {
     pub tiny: f64,
     /// Whether posteriors are final: priors by the trapezoid rule; the odds of counts that are certain are worked out, too.
     pub is_final: bool,
+    /// Whether the first look is where the posterior of a like cell was: what is found then hangs a little on the order of cells.
+    pub guesses: bool,
 }
 
 /// What parameters learn from: the error of a sum is about 1e-4.
-pub const TRAINING: Grade = Grade { apart: 1.4, matters: 1e-5, ends: 1e-4, tiny: 1e-6, is_final: false };
+pub const TRAINING: Grade =
+    Grade { apart: 1.4, matters: 1e-5, ends: 1e-4, tiny: 1e-6, is_final: false, guesses: false };
+/// The same for cells that are seen once.
+pub const SETTLING: Grade = Grade { guesses: true, ..TRAINING };
 /// Final posteriors of cells whose counts are all certain, and of others.
-pub const WIDE: Grade = Grade { apart: 1.2, matters: 1e-6, ends: 1e-5, tiny: 1e-9, is_final: true };
-pub const FINE: Grade = Grade { apart: 0.7, matters: 1e-7, ends: 1e-6, tiny: 1e-9, is_final: true };
+pub const WIDE: Grade = Grade { apart: 1.2, matters: 1e-6, ends: 1e-5, tiny: 1e-9, is_final: true, guesses: true };
+pub const FINE: Grade = Grade { apart: 0.5, matters: 1e-7, ends: 1e-6, tiny: 1e-9, is_final: true, guesses: true };
 /// Counts with less extreme log odds than this are not certain.
 pub const CERTAIN: f64 = 6.0;
 /// Most nodes of one kind in a look; and looks until the nodes fit.

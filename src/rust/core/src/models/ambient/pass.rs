@@ -2,7 +2,7 @@
 use super::cell::Look;
 use super::grid::{CAPTURES, EXPOSURES};
 use super::lessons::Pair;
-use super::nodes::{Place, CERTAIN, FINE, TRAINING, WIDE};
+use super::nodes::{Grade, Place, CERTAIN, FINE, TRAINING, WIDE};
 use super::params::Params;
 use super::sample::Sample;
 use super::tables::{up_to, Signal, Tables};
@@ -200,7 +200,13 @@ const LEAST_LN: f64 = -40.0;
 const MOST_UNSEEN: f64 = 1e4;
 
 /// A whole pass.
-pub fn pass(params: &Params, sample: &Sample, places: &mut [Option<Place>], progress: &Progress) -> Result<Sums> {
+pub fn pass(
+    params: &Params,
+    sample: &Sample,
+    places: &mut [Option<Place>],
+    grade: Grade,
+    progress: &Progress,
+) -> Result<Sums> {
     let tables = Tables::new(params, &sample.classes);
     let (n_guides, n_batches) = (params.n_guides(), params.exposure.len());
     let n_captures = tables.captures.len();
@@ -216,7 +222,7 @@ pub fn pass(params: &Params, sample: &Sample, places: &mut [Option<Place>], prog
         let mut look = Look::default();
         for (&(place, n), before) in sample.patterns[block].iter().zip(places) {
             let cell = sample.cell(place as usize);
-            look.see(params, &tables, cell, *before, TRAINING);
+            look.see(params, &tables, cell, *before, grade);
             *before = Some(look.next_place());
             sums.ln_lik += n * look.ln_lik;
             sums.cells += n;

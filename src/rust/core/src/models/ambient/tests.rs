@@ -1,3 +1,4 @@
+use super::nodes::TRAINING;
 use super::params::{Params, Shared};
 use super::pass;
 use super::sample::Sample;
@@ -39,7 +40,7 @@ fn sums_are_slopes_of_the_log_likelihood() {
                 ..params.shared
             };
             let mut places = vec![None; sample.patterns.len()];
-            let sums = pass::pass(&params, &sample, &mut places, &progress)?;
+            let sums = pass::pass(&params, &sample, &mut places, TRAINING, &progress)?;
             let ln_lik = |change: &dyn Fn(&mut Params)| {
                 let mut params = params.clone();
                 change(&mut params);
