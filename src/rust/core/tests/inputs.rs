@@ -82,7 +82,11 @@ fn every_form_of_the_screen_gives_the_same_counts() {
     assert!(error.contains("try `layer = \"raw\"`"), "{error}");
     // The library adds the sequence to its names.
     let file = read(&inputs.join("citeseqcount_unmapped"), &NONE).unwrap();
-    assert!(file.choices.iter().any(|choice| choice == "Leaving out \"unmapped\": it is no guide."), "{:?}", file.choices);
+    assert!(
+        file.choices.iter().any(|choice| choice == "Leaving out \"unmapped\": it is no guide."),
+        "{:?}",
+        file.choices
+    );
     let file = content(file);
     assert_eq!(file.1.len(), 8);
     assert!(file.1.iter().zip(&reference.1).all(|(with, guide)| with.starts_with(guide)));
@@ -134,7 +138,11 @@ fn files(name: &str, texts: &[(&str, &str)]) -> Folder {
 
 fn check(name: &str, file: Result<GuideFile>) {
     let file = file.unwrap_or_else(|error| panic!("{name}: {error}"));
-    assert_eq!((&file.cell_names[..], &file.guide_names[..]), (&BARCODES.map(String::from)[..], &GUIDES.map(String::from)[..]), "{name}");
+    assert_eq!(
+        (&file.cell_names[..], &file.guide_names[..]),
+        (&BARCODES.map(String::from)[..], &GUIDES.map(String::from)[..]),
+        "{name}"
+    );
     let mut counts = [[0; 3]; 4];
     for cell in 0..4 {
         for at in file.indptr[cell] as usize..file.indptr[cell + 1] as usize {
@@ -162,7 +170,8 @@ fn matrix(kind: &str) -> String {
 fn names_are_found_however_they_lie_beside_the_matrix() {
     let (barcodes, guides) = (lines(&BARCODES), lines(&GUIDES));
     for kind in ["integer", "unsigned-integer", "real", "array"] {
-        let folder = files("kinds", &[("matrix.mtx", &matrix(kind)), ("barcodes.tsv", &barcodes), ("genes.tsv", &guides)]);
+        let folder =
+            files("kinds", &[("matrix.mtx", &matrix(kind)), ("barcodes.tsv", &barcodes), ("genes.tsv", &guides)]);
         check(kind, read(&folder.0, &NONE));
     }
     for (matrix_name, barcode_name, guide_name) in [
@@ -243,8 +252,20 @@ fn tables_are_read_either_way_round_and_long() {
         }),
         ("ends.csv", by_cell.replace('\n', ",\n")),
         ("long.csv", long.clone()),
-        ("long_Expression_Data.st", long.replace(',', "\t").replace("cell_barcode", "Cell_Index").replace("guide_id", "Bioproduct").replace("umi_count", "RSEC_Adjusted_Molecules")),
-        ("headless.tsv", long.lines().skip(1).fold(String::new(), |text, line| text + line.trim_end_matches(",9") + "\n").replace(',', "\t")),
+        (
+            "long_Expression_Data.st",
+            long.replace(',', "\t")
+                .replace("cell_barcode", "Cell_Index")
+                .replace("guide_id", "Bioproduct")
+                .replace("umi_count", "RSEC_Adjusted_Molecules"),
+        ),
+        (
+            "headless.tsv",
+            long.lines()
+                .skip(1)
+                .fold(String::new(), |text, line| text + line.trim_end_matches(",9") + "\n")
+                .replace(',', "\t"),
+        ),
     ];
     for (name, text) in &texts {
         let folder = files("table", &[(name, text)]);
@@ -333,7 +354,8 @@ fn several_files_are_one_screen() {
     assert!(read(&folder.file("sheet.csv"), &ReadOptions { batch: Some("donor"), ..NONE }).is_err());
 
     let inputs = |names: [&str; 2]| {
-        let input = |(sample, name): (&str, &str)| Input { sample: sample.into(), path: folder.file(name), columns: vec![] };
+        let input =
+            |(sample, name): (&str, &str)| Input { sample: sample.into(), path: folder.file(name), columns: vec![] };
         ["a", "b"].into_iter().zip(names).map(input).collect::<Vec<_>>()
     };
     fs::write(folder.file("other.csv"), lane(0, ["sgA_1", "sgX", "sgNT"])).unwrap();
@@ -343,7 +365,8 @@ fn several_files_are_one_screen() {
     let union = on_threads(2, || samples::read(&differ, &ReadOptions { union: true, ..NONE })).unwrap();
     assert_eq!(union.guide_names, ["sgA_1", "sgB_1", "sgNT", "sgX"]);
     union.guide_counts().unwrap();
-    let twice: Vec<Input> = inputs(["a.csv", "a.csv"]).into_iter().map(|input| Input { sample: "s".into(), ..input }).collect();
+    let twice: Vec<Input> =
+        inputs(["a.csv", "a.csv"]).into_iter().map(|input| Input { sample: "s".into(), ..input }).collect();
     assert!(matches!(on_threads(2, || samples::read(&twice, &NONE)), Err(Error::Argument(_))));
 }
 
@@ -352,7 +375,9 @@ fn runs_and_archives_are_found_in_their_folders() {
     let (barcodes, guides) = (lines(&BARCODES), lines(&GUIDES));
     let put = |folder: &Path| {
         fs::create_dir_all(folder).unwrap();
-        for (name, text) in [("matrix.mtx", matrix("integer")), ("barcodes.tsv", barcodes.clone()), ("features.tsv", guides.clone())] {
+        for (name, text) in
+            [("matrix.mtx", matrix("integer")), ("barcodes.tsv", barcodes.clone()), ("features.tsv", guides.clone())]
+        {
             fs::write(folder.join(name), text).unwrap();
         }
     };

@@ -150,23 +150,22 @@ fn by_table(names: &[String], table: Option<&[String]>) -> Option<Chosen> {
     let ids: HashSet<&str> = table?.iter().map(String::as_str).collect();
     let mut chosen = Chosen::new(names.iter().map(|name| ids.contains(name.as_str())));
     let (n, others) = (chosen.kept.len(), names.len() - chosen.kept.len());
-    chosen.choices.push(format!(
-        "Taking the {n} features that are in the guide table as guides; {others} others are left out."
-    ));
+    chosen
+        .choices
+        .push(format!("Taking the {n} features that are in the guide table as guides; {others} others are left out."));
     (n > 0).then_some(chosen)
 }
 
 /// Rows for reads without a guide, which CITE-seq-Count, HTSeq and others write beside those of the guides.
 fn without_leftovers(names: &[String], chosen: Chosen) -> Chosen {
-    let left: Vec<&str> =
-        chosen.kept.iter().map(|&at| names[at].as_str()).filter(|name| is_leftover(name)).collect();
+    let left: Vec<&str> = chosen.kept.iter().map(|&at| names[at].as_str()).filter(|name| is_leftover(name)).collect();
     if left.is_empty() {
         return chosen;
     }
-    let said = format!("Leaving out {}: {} no guide.", quoted(&left), if left.len() == 1 { "it is" } else { "they are" });
-    let mut kept = Chosen::new(
-        names.iter().zip(&chosen.places).map(|(name, place)| place.is_some() && !is_leftover(name)),
-    );
+    let said =
+        format!("Leaving out {}: {} no guide.", quoted(&left), if left.len() == 1 { "it is" } else { "they are" });
+    let mut kept =
+        Chosen::new(names.iter().zip(&chosen.places).map(|(name, place)| place.is_some() && !is_leftover(name)));
     kept.choices = chosen.choices;
     kept.choices.push(said);
     kept
@@ -175,8 +174,23 @@ fn without_leftovers(names: &[String], chosen: Chosen) -> Chosen {
 /// Whether the name stands for what is no guide: reads that match none, or too many.
 pub fn is_leftover(name: &str) -> bool {
     const LEFTOVERS: &[&str] = &[
-        "unmapped", "unassigned", "unaligned", "notaligned", "nomatch", "nofeature", "noguide", "nogrna", "nosgrna", "ambiguous",
-        "multimapped", "multimapping", "alignmentnotunique", "toolowaqual", "badstruct", "totalreads", "undetermined",
+        "unmapped",
+        "unassigned",
+        "unaligned",
+        "notaligned",
+        "nomatch",
+        "nofeature",
+        "noguide",
+        "nogrna",
+        "nosgrna",
+        "ambiguous",
+        "multimapped",
+        "multimapping",
+        "alignmentnotunique",
+        "toolowaqual",
+        "badstruct",
+        "totalreads",
+        "undetermined",
     ];
     name.len() < 40 && LEFTOVERS.contains(&bare(name).as_str())
 }
@@ -206,17 +220,20 @@ const TRANSCRIPTOME: usize = 1000;
 
 /// Genes that annotations have and cells express; most cannot be targeted, or are not worth it.
 const EVERYWHERE: [&str; 16] = [
-    "MT-ND1", "MT-ND2", "MT-ND4", "MT-CO1", "MT-CO2", "MT-CO3", "MT-CYB", "MT-ATP6", "ACTB", "GAPDH", "B2M", "MALAT1", "EEF1A1",
-    "TMSB4X", "FTH1", "PTMA",
+    "MT-ND1", "MT-ND2", "MT-ND4", "MT-CO1", "MT-CO2", "MT-CO3", "MT-CYB", "MT-ATP6", "ACTB", "GAPDH", "B2M", "MALAT1",
+    "EEF1A1", "TMSB4X", "FTH1", "PTMA",
 ];
 
 /// ENSG00000141510, ENSMUSG00000059552.4, GRCh38_ENSG00000141510; and the ids of fly and worm.
 fn is_gene_id(name: &str) -> bool {
     let genomes = ["GRCh38", "GRCh37", "GRCm39", "GRCm38", "hg38", "hg19", "mm10", "mm39"];
-    let name = genomes.iter().find_map(|genome| name.strip_prefix(genome)).map_or(name, |id| id.trim_start_matches('_'));
+    let name =
+        genomes.iter().find_map(|genome| name.strip_prefix(genome)).map_or(name, |id| id.trim_start_matches('_'));
     let id = name.split('.').next().unwrap_or(name);
     let all_digits = |number: &str, n| number.len() == n && number.bytes().all(|byte| byte.is_ascii_digit());
-    if id.strip_prefix("FBgn").is_some_and(|n| all_digits(n, 7)) || id.strip_prefix("WBGene").is_some_and(|n| all_digits(n, 8)) {
+    if id.strip_prefix("FBgn").is_some_and(|n| all_digits(n, 7))
+        || id.strip_prefix("WBGene").is_some_and(|n| all_digits(n, 8))
+    {
         return true;
     }
     let Some(rest) = id.strip_prefix("ENS") else { return false };
@@ -228,7 +245,15 @@ fn is_gene_id(name: &str) -> bool {
 /// wells of Parse.
 pub fn are_barcodes(names: &[String]) -> bool {
     let mut rest: HashSet<String> = HashSet::new();
-    let n = names.iter().filter(|name| without_barcode(name).is_some_and(|other| { rest.insert(other); true })).count();
+    let n = names
+        .iter()
+        .filter(|name| {
+            without_barcode(name).is_some_and(|other| {
+                rest.insert(other);
+                true
+            })
+        })
+        .count();
     // Guides whose names end in their sequence have a name each.
     10 * n >= 9 * names.len() && n > 0 && (rest.len() == 1 || 2 * rest.len() <= n)
 }
@@ -241,9 +266,10 @@ fn without_barcode(name: &str) -> Option<String> {
         return Some(parts[3..].join("-"));
     }
     let is_barcode = |part: &&str| part.len() >= 8 && part.bytes().all(|base| b"ACGTN".contains(&base));
-    parts.iter().any(|part| is_barcode(&part)).then(|| {
-        parts.into_iter().filter(|part| !is_barcode(part)).collect::<Vec<_>>().join("-")
-    })
+    parts
+        .iter()
+        .any(|part| is_barcode(&part))
+        .then(|| parts.into_iter().filter(|part| !is_barcode(part)).collect::<Vec<_>>().join("-"))
 }
 
 /// That there are names, each there and each once. `row` is a cell or a guide, `place` where the names stand.
@@ -267,7 +293,8 @@ pub fn check_names(source: Source, names: &[String], row: &str, place: &str) -> 
 
 /// Whether the modality is named for the expression of genes.
 pub fn is_gene_modality(name: &str) -> bool {
-    ["rna", "geneexpression", "gex", "genes", "gene", "sct", "mrna", "spliced", "unspliced"].contains(&bare(name).as_str())
+    ["rna", "geneexpression", "gex", "genes", "gene", "sct", "mrna", "spliced", "unspliced"]
+        .contains(&bare(name).as_str())
 }
 
 /// A column of a guide table, unless nothing is said in it.
@@ -339,7 +366,9 @@ mod tests {
     #[test]
     fn genes_are_no_guides() {
         let text = |names: &[&str]| take(None, names, None, None).err().unwrap().to_string();
-        assert!(text(&["ENSG00000141510.3", "GRCh38_ENSG00000141511", "g1"]).contains("2 of 3 features have Ensembl ids"));
+        assert!(
+            text(&["ENSG00000141510.3", "GRCh38_ENSG00000141511", "g1"]).contains("2 of 3 features have Ensembl ids")
+        );
         assert!(text(&["FBgn0000008", "WBGene00000001"]).contains("2 of 2 features"));
         assert!(take(None, &["ENSG00000141510_1", "ENSG00000141510_2"], None, None).unwrap().is_all());
         assert!(take(None, &["a"], Some("Custom"), None).is_err());
@@ -358,7 +387,10 @@ mod tests {
         let names = ["ENSG00000141510", "ENSG00000105610", "sgKLF1", "ENSG00000000003"];
         let chosen = take(None, &names, None, Some(&["sgKLF1", "sgMYB"])).unwrap();
         assert_eq!(chosen.kept, [2]);
-        assert_eq!(chosen.choices, ["Taking the 1 features that are in the guide table as guides; 3 others are left out."]);
+        assert_eq!(
+            chosen.choices,
+            ["Taking the 1 features that are in the guide table as guides; 3 others are left out."]
+        );
         assert!(take(None, &names, None, Some(&["other"])).is_err());
         // STARsolo says "Gene Expression" of all.
         let types = ["Gene Expression"; 4];

@@ -68,7 +68,8 @@ pub fn synonyms(columns: &[String]) -> (Vec<(&'static str, usize)>, Vec<String>)
         }
         let found = words::find_guide_column(columns, name);
         // Designs of libraries without ids name guides by their sequence.
-        let found = found.or_else(|| (name == "guide_id").then(|| words::find_guide_column(columns, "sequence")).flatten());
+        let found =
+            found.or_else(|| (name == "guide_id").then(|| words::find_guide_column(columns, "sequence")).flatten());
         if let Some(at) = found {
             said.push(format!("\"{}\" as {name}", columns[at]));
             added.push((name, at));
@@ -123,7 +124,9 @@ pub fn rows_of(path: &Path, table: &GuideTable, guides: &[String]) -> Result<(Gu
         if let Some((name, found)) = by_other_column(table, guides) {
             let columns = table.iter().filter(|(name, _)| name != "guide_id");
             let of_rows = |values: &[Option<String>]| found.iter().map(|&row| values[row].clone()).collect();
-            let choice = format!("Finding the guides of the counts in the column \"{name}\" of the guide table, not in guide_id.");
+            let choice = format!(
+                "Finding the guides of the counts in the column \"{name}\" of the guide table, not in guide_id."
+            );
             return Ok((columns.map(|(name, values)| (name.clone(), of_rows(values))).collect(), vec![choice]));
         }
     }
@@ -237,9 +240,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let text = |name: &str, content: &[u8]| read_text(name, content).err().unwrap().to_string();
-        assert!(
-            text("none", b"number,target\na,b\n").contains("no column \"guide_id\", nor one that others call so. Its columns: \"number\", \"target\"")
-        );
+        assert!(text("none", b"number,target\na,b\n")
+            .contains("no column \"guide_id\", nor one that others call so. Its columns: \"number\", \"target\""));
         assert!(text("twice", b"guide_id,target\na,b\na,c\n")
             .contains("\"a\" stands more than once in guide_id (entries 1 and 2)"));
         assert!(text("empty", b"guide_id,target\na,b\n,c\n").contains("guide 2 has no name"));

@@ -67,7 +67,17 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let (indptr, guides, counts) = rows(source, &entries, &cells.ids, &guide_names)?;
     let facts = features.facts().into_iter().filter_map(|(name, values)| features::fact(&name, chosen.of(&values)));
     let facts = facts.collect();
-    Ok(GuideFile { indptr, guides, counts, cell_names: cells.ids, guide_names, batch, cell_columns: vec![], facts, choices })
+    Ok(GuideFile {
+        indptr,
+        guides,
+        counts,
+        cell_names: cells.ids,
+        guide_names,
+        batch,
+        cell_columns: vec![],
+        facts,
+        choices,
+    })
 }
 
 /// The matrices of a folder with names of their own, and what each is named for.
@@ -92,8 +102,7 @@ struct Opened {
 
 impl Opened {
     fn new(path: &Path, options: &ReadOptions) -> Result<Self> {
-        let (matrix, choice) =
-            if path.is_dir() { beside::find_matrix(Source(path))? } else { (path.to_owned(), None) };
+        let (matrix, choice) = if path.is_dir() { beside::find_matrix(Source(path))? } else { (path.to_owned(), None) };
         let source = Source(&matrix);
         let mut reader = BufReader::with_capacity(1 << 20, open(source)?);
         let header = Header::read(source, &mut reader)?;
@@ -357,7 +366,10 @@ fn read_entries(
             match piece {
                 Ok(mut piece) => {
                     if header.layout == Layout::Array {
-                        let at = std::mem::take(&mut piece.counts).into_iter().zip(n..).take(header.entries - n.min(header.entries));
+                        let at = std::mem::take(&mut piece.counts)
+                            .into_iter()
+                            .zip(n..)
+                            .take(header.entries - n.min(header.entries));
                         let of_guide = at.filter_map(|(count, at)| {
                             place(at % header.rows, at / header.rows, orientation, chosen, count)
                         });
@@ -462,9 +474,8 @@ fn parse(
         let wrong = |kind, what: String| (piece.lines, kind, what);
         let shown = || String::from_utf8_lossy(line.trim_ascii()).into_owned();
         let no_count = |value: &[u8]| {
-            count(value).map_err(|why| {
-                wrong(Fault::Count, format!("has the count {}, {why}", String::from_utf8_lossy(value)))
-            })
+            count(value)
+                .map_err(|why| wrong(Fault::Count, format!("has the count {}, {why}", String::from_utf8_lossy(value))))
         };
         let (column, value) = match (header.layout, words.next(), words.next(), words.next()) {
             (Layout::Array, None, None, None) => {

@@ -27,6 +27,19 @@ pub enum Found {
 
 /// The column of the cells that tells their sample.
 pub const SAMPLE: &str = "sample";
+/// Columns of calls.
+const RESERVED: &[&str] = &[
+    "cell_barcode",
+    "guide_id",
+    "guide_identity",
+    "umi_count",
+    "assignment_confidence",
+    "is_unassigned",
+    "is_multi_infected",
+    "n_guides_detected",
+    "set_probability",
+    "target",
+];
 const PATHS: &[&str] = &["path", "file", "filename", "file_name", "folder", "directory", "counts"];
 const SAMPLES: &[&str] = &["sample", "sample_id", "sample_name", "name", "lane", "library", "library_id", "id"];
 
@@ -57,7 +70,10 @@ fn find_in(folder: &Path) -> Result<Found> {
         }
         if let Some(path) = counts_in(&run) {
             let name = text::file_name(&path);
-            return Ok(Found::One(path, Some(format!("Reading \"{name}\" of the Cell Ranger run in \"{}\".", folder.display()))));
+            return Ok(Found::One(
+                path,
+                Some(format!("Reading \"{name}\" of the Cell Ranger run in \"{}\".", folder.display())),
+            ));
         }
     }
     let triplets = mtx::triplets(folder)?;
@@ -118,9 +134,11 @@ fn sheet(path: &Path) -> Result<Option<Vec<Input>>> {
     };
     let folder = path.parent().unwrap_or(Path::new(""));
     let inputs = rows.iter().map(|row| {
-        let columns = header.iter().zip(row).enumerate().filter(|(column, (name, _))| {
-            ![at, sample].contains(column) && !name.is_empty()
-        });
+        let columns = header
+            .iter()
+            .zip(row)
+            .enumerate()
+            .filter(|(column, (name, _))| ![at, sample].contains(column) && !name.is_empty());
         let columns = columns.map(|(_, (name, value))| (name.clone(), (!value.is_empty()).then(|| value.clone())));
         Input { sample: row[sample].clone(), path: folder.join(&row[at]), columns: columns.collect() }
     });
@@ -136,7 +154,11 @@ pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
     };
     let part = |path: &PathBuf, up: usize| match up {
         0 => stem(path),
-        up => path.components().rev().nth(up).map_or(String::new(), |part| part.as_os_str().to_string_lossy().into_owned()),
+        up => path
+            .components()
+            .rev()
+            .nth(up)
+            .map_or(String::new(), |part| part.as_os_str().to_string_lossy().into_owned()),
     };
     let deepest = paths.iter().map(|path| path.components().count()).max().unwrap_or(0);
     (0..deepest)
@@ -144,7 +166,10 @@ pub fn names(paths: &[PathBuf]) -> Result<Vec<String>> {
         .find(|names| twice(names).is_none() && !names.iter().any(String::is_empty))
         .ok_or_else(|| {
             let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            Error::Argument(format!("The files {} have no names of their own. Give each the name of its sample.", quoted(&shown)))
+            Error::Argument(format!(
+                "The files {} have no names of their own. Give each the name of its sample.",
+                quoted(&shown)
+            ))
         })
 }
 
@@ -164,9 +189,20 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
     }
     for (name, value) in [("features", options.features), ("barcodes", options.barcodes)] {
         if value.is_some() {
-            return Err(Error::Argument(format!("`{name}` is for one file, and there are several. Read each by itself, or put its names beside it.")));
+            return Err(Error::Argument(format!(
+                "`{name}` is for one file, and there are several. Read each by itself, or put its names beside it."
+            )));
         }
     }
+    if let Some((name, _)) =
+        inputs.iter().flat_map(|input| &input.columns).find(|(name, _)| RESERVED.contains(&name.as_str()))
+    {
+        return Err(Error::Names(format!(
+            "The sample sheet has a column \"{name}\", which calls have themselves. Give it another name."
+        )));
+    }
+    // All guides of a library are known by its table.
+    let union = options.union || options.guides.is_some();
     let mut whole = GuideFile { indptr: vec![0], ..GuideFile::default() };
     let mut places: HashMap<String, i32> = HashMap::new();
     let mut of_sample: Vec<Option<String>> = vec![];
@@ -180,10 +216,11 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
             }
         };
         // The sample is the batch only where it is asked for.
-        let by_sample = options.batch == Some(SAMPLE) || input.columns.iter().any(|(name, _)| Some(name.as_str()) == options.batch);
+        let by_sample =
+            options.batch == Some(SAMPLE) || input.columns.iter().any(|(name, _)| Some(name.as_str()) == options.batch);
         let own = ReadOptions { batch: options.batch.filter(|_| !by_sample), ..*options };
         let file = read_one(&path, &own)?;
-        let guides = places_of(&mut whole.guide_names, &mut places, &file.guide_names, n == 0 || options.union).map_err(|(lacks, has)| {
+        let guides = places_of(&mut whole.guide_names, &mut places, &file.guide_names, n == 0 || union).map_err(|(lacks, has)| {
             let mut words = vec![];
             if !lacks.is_empty() {
                 words.push(format!("lacks {}", quoted_to(5, &lacks)));
@@ -233,7 +270,9 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
     let asked = options.batch.and_then(|name| columns.iter().find(|(known, _)| known == name));
     if let Some((name, values)) = asked {
         let known: Option<Vec<String>> = values.iter().cloned().collect();
-        batch = Some(known.ok_or_else(|| Error::Batch(format!("The column \"{name}\" of the samples is empty for some. Give every sample a batch.")))?);
+        batch = Some(known.ok_or_else(|| {
+            Error::Batch(format!("The column \"{name}\" of the samples is empty for some. Give every sample a batch."))
+        })?);
     }
     whole.batch = batch;
     whole.cell_columns = columns;
@@ -271,7 +310,9 @@ fn places_of(
 fn append(whole: &mut GuideFile, file: &GuideFile, guides: &[i32]) -> Result<()> {
     let before = whole.counts.len();
     let too_many = |n: usize, what: &str| {
-        Error::Counts(format!("{n} {what} are more than the 2147483647 that kaichi can hold. Give fewer files at once."))
+        Error::Counts(format!(
+            "{n} {what} are more than the 2147483647 that kaichi can hold. Give fewer files at once."
+        ))
     };
     if before + file.counts.len() > i32::MAX as usize {
         return Err(too_many(before + file.counts.len(), "counts"));

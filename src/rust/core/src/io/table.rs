@@ -53,7 +53,13 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
             table.long(columns, options)
         }
         Form::Wide { first } => {
-            refuse(options.batch, "batch", source, "a wide table", "it has counts only. Give the batch of each cell itself")?;
+            refuse(
+                options.batch,
+                "batch",
+                source,
+                "a wide table",
+                "it has counts only. Give the batch of each cell itself",
+            )?;
             table.wide(first, options)
         }
     }
@@ -123,7 +129,9 @@ impl<'a> Table<'a> {
         let mut record = ByteRecord::new();
         match self.reader.read_byte_record(&mut record) {
             Ok(more) => Ok(more.then_some(record)),
-            Err(error) => Err(self.source.file(format!("cannot be read to its end: {error}.\n  It may be cut short. Get it again."))),
+            Err(error) => Err(self
+                .source
+                .file(format!("cannot be read to its end: {error}.\n  It may be cut short. Get it again."))),
         }
     }
 
@@ -231,7 +239,8 @@ impl<'a> Table<'a> {
             (_, only) => (only.unwrap_or_default(), None),
         };
         let corner = if is_numbered { self.header.swap_remove(1) } else { corner };
-        let Some((orientation, why)) = orient(&rows_names, &columns, &corner, options.guides, options.orientation) else {
+        let Some((orientation, why)) = orient(&rows_names, &columns, &corner, options.guides, options.orientation)
+        else {
             return Err(source.format(format!(
                 "has {} rows ({}) and {} columns ({}), either of which may be the guides.\n  Say which: `orientation = \"{}\"`, where \
                  rows are guides, or \"{}\"; or give the guide table as `guides`.",
@@ -268,14 +277,20 @@ impl<'a> Table<'a> {
     fn long(mut self, columns: Long, options: &ReadOptions) -> Result<GuideFile> {
         let source = self.source;
         let find = |words: &[&str]| if columns.is_headless { None } else { words::find(&self.header, words) };
-        let sample = find(&["sample", "sample_id", "sample_name", "library", "lane", "gem_group"]).filter(|at| {
-            ![columns.cell, columns.guide, columns.count].contains(at)
-        });
+        let sample = find(&["sample", "sample_id", "sample_name", "library", "lane", "gem_group"])
+            .filter(|at| ![columns.cell, columns.guide, columns.count].contains(at));
         let batch = match options.batch {
             None => None,
-            Some(name) => Some(self.header.iter().position(|column| column == name).filter(|_| !columns.is_headless).ok_or_else(|| {
-                source.batch(format!("there is no column \"{name}\".\n  Its columns are {}.", quoted(&self.header)))
-            })?),
+            Some(name) => {
+                Some(self.header.iter().position(|column| column == name).filter(|_| !columns.is_headless).ok_or_else(
+                    || {
+                        source.batch(format!(
+                            "there is no column \"{name}\".\n  Its columns are {}.",
+                            quoted(&self.header)
+                        ))
+                    },
+                )?)
+            }
         };
         let said = format!(
             "Reading \"{}\" as a long table: cells of \"{}\", guides of \"{}\", counts of \"{}\".",
@@ -285,7 +300,10 @@ impl<'a> Table<'a> {
             self.header[columns.count]
         );
         let mut choices = if columns.is_headless {
-            vec![format!("Reading \"{}\" as a long table without a header: cell, guide and count.", file_name(source.0))]
+            vec![format!(
+                "Reading \"{}\" as a long table without a header: cell, guide and count.",
+                file_name(source.0)
+            )]
         } else {
             vec![said]
         };
@@ -373,7 +391,9 @@ const SHEET: usize = 10_000;
 pub(super) fn sheet(source: Source, paths: &[&str]) -> Result<Option<(Vec<String>, Vec<Vec<String>>)>> {
     let mut table = Table::open(source)?;
     let columns = [words::CELL, words::COUNT];
-    if words::find(&table.header, paths).is_none() || columns.iter().all(|words| words::find(&table.header, words).is_some()) {
+    if words::find(&table.header, paths).is_none()
+        || columns.iter().all(|words| words::find(&table.header, words).is_some())
+    {
         return Ok(None);
     }
     let mut rows = vec![];
@@ -439,7 +459,8 @@ pub fn orient(
         return Some((wanted, ""));
     }
     let [(_, guide_words), ..] = GUIDE_COLUMNS;
-    let is_word = |words: &[&str]| words.iter().any(|word| bare(word) == bare(corner) && !["id", "name"].contains(word));
+    let is_word =
+        |words: &[&str]| words.iter().any(|word| bare(word) == bare(corner) && !["id", "name"].contains(word));
     // Which of the rows and the columns are cells.
     let cells = |of_rows: bool, of_columns: bool| match (of_rows, of_columns) {
         (true, false) => Some(Orientation::CellsByGuides),
@@ -447,12 +468,15 @@ pub fn orient(
         _ => None,
     };
     let known: Option<std::collections::HashSet<&str>> = table.map(|ids| ids.iter().map(String::as_str).collect());
-    let in_table = |names: &[String]| known.as_ref().is_some_and(|ids| names.iter().any(|name| ids.contains(name.as_str())));
+    let in_table =
+        |names: &[String]| known.as_ref().is_some_and(|ids| names.iter().any(|name| ids.contains(name.as_str())));
     let left = |names: &[String]| names.iter().any(|name| is_leftover(name));
     let genes = |names: &[String]| are_genes(names, &[]).is_some();
     cells(in_table(columns), in_table(rows))
         .map(|found| (found, " (by the guide table)"))
-        .or_else(|| cells(is_word(words::CELL), is_word(guide_words) || is_word(words::FEATURE)).map(|found| (found, "")))
+        .or_else(|| {
+            cells(is_word(words::CELL), is_word(guide_words) || is_word(words::FEATURE)).map(|found| (found, ""))
+        })
         .or_else(|| cells(are_barcodes(rows), are_barcodes(columns)).map(|found| (found, " (by the barcodes)")))
         .or_else(|| cells(left(columns), left(rows)).map(|found| (found, "")))
         .or_else(|| cells(genes(columns), genes(rows)).map(|found| (found, "")))
@@ -487,5 +511,15 @@ fn finish(
         }
     }
     let (indptr, guides, counts) = rows(source, &entries, &cells, &guide_names)?;
-    Ok(GuideFile { indptr, guides, counts, cell_names: cells, guide_names, batch, cell_columns: vec![], facts: vec![], choices })
+    Ok(GuideFile {
+        indptr,
+        guides,
+        counts,
+        cell_names: cells,
+        guide_names,
+        batch,
+        cell_columns: vec![],
+        facts: vec![],
+        choices,
+    })
 }

@@ -6,15 +6,42 @@ pub const GUIDE_COLUMNS: [(&str, &[&str]); 5] = [
     (
         "guide_id",
         &[
-            "guide_id", "guide", "guide_name", "grna_id", "grna", "grna_name", "sgrna_id", "sgrna", "sgrna_name", "guide_identity",
-            "protospacer_id", "sgid_ab", "sgid", "unique_sgrna_pair_id", "feature_id", "feature_name", "id", "name",
+            "guide_id",
+            "guide",
+            "guide_name",
+            "grna_id",
+            "grna",
+            "grna_name",
+            "sgrna_id",
+            "sgrna",
+            "sgrna_name",
+            "guide_identity",
+            "protospacer_id",
+            "sgid_ab",
+            "sgid",
+            "unique_sgrna_pair_id",
+            "feature_id",
+            "feature_name",
+            "id",
+            "name",
         ],
     ),
     (
         "target",
         &[
-            "target", "target_gene_name", "intended_target_name", "grna_target", "guide_target", "target_gene",
-            "target_gene_symbol", "target_symbol", "target_name", "targeted_gene", "gene_target", "gene", "gene_symbol",
+            "target",
+            "target_gene_name",
+            "intended_target_name",
+            "grna_target",
+            "guide_target",
+            "target_gene",
+            "target_gene_symbol",
+            "target_symbol",
+            "target_name",
+            "targeted_gene",
+            "gene_target",
+            "gene",
+            "gene_symbol",
         ],
     ),
     ("construct", &["construct", "construct_id", "vector_id", "vector"]),
@@ -22,21 +49,51 @@ pub const GUIDE_COLUMNS: [(&str, &[&str]); 5] = [
     (
         "sequence",
         &[
-            "sequence", "spacer", "spacer_sequence", "protospacer", "protospacer_sequence", "guide_sequence", "grna_sequence",
-            "sgrna_sequence", "sgrna_target_sequence", "targeting_sequence",
+            "sequence",
+            "spacer",
+            "spacer_sequence",
+            "protospacer",
+            "protospacer_sequence",
+            "guide_sequence",
+            "grna_sequence",
+            "sgrna_sequence",
+            "sgrna_target_sequence",
+            "targeting_sequence",
         ],
     ),
 ];
 
 /// Columns that name the cells.
 pub const CELL: &[&str] = &[
-    "cell_barcode", "bc_wells", "barcode", "cell_id", "cell_name", "cell", "cell_index", "cell_bc", "cbc", "cb", "barcodes", "cells",
+    "cell_barcode",
+    "bc_wells",
+    "barcode",
+    "cell_id",
+    "cell_name",
+    "cell",
+    "cell_index",
+    "cell_bc",
+    "cbc",
+    "cb",
+    "barcodes",
+    "cells",
 ];
 
 /// Columns of counts, the most processed first.
 pub const COUNT: &[&str] = &[
-    "rsec_adjusted_molecules", "umi_count", "umi_counts", "n_umi", "n_umis", "num_umis", "umis", "umi", "dbec_adjusted_molecules",
-    "count", "counts", "n", "molecules",
+    "rsec_adjusted_molecules",
+    "umi_count",
+    "umi_counts",
+    "n_umi",
+    "n_umis",
+    "num_umis",
+    "umis",
+    "umi",
+    "dbec_adjusted_molecules",
+    "count",
+    "counts",
+    "n",
+    "molecules",
 ];
 
 /// Columns that name the features of a long table beside those for guides.
@@ -82,7 +139,8 @@ mod tests {
     /// No word stands for two columns.
     #[test]
     fn words_are_of_one_column() {
-        let all: Vec<String> = GUIDE_COLUMNS.iter().flat_map(|(_, words)| words.iter().map(|word| bare(word))).collect();
+        let all: Vec<String> =
+            GUIDE_COLUMNS.iter().flat_map(|(_, words)| words.iter().map(|word| bare(word))).collect();
         assert!((0..all.len()).all(|at| !all[..at].contains(&all[at])));
         assert!(CELL.iter().chain(COUNT).all(|word| !all.contains(&bare(word))));
     }

@@ -28,13 +28,28 @@ pub struct Beside {
 }
 
 const FEATURES: &[&str] = &[
-    "features", "feature", "genes", "gene", "guides", "guide", "grnas", "grna", "sgrnas", "sgrna", "genenames", "featurenames",
-    "guidenames", "grnanames", "protospacers", "tags",
+    "features",
+    "feature",
+    "genes",
+    "gene",
+    "guides",
+    "guide",
+    "grnas",
+    "grna",
+    "sgrnas",
+    "sgrna",
+    "genenames",
+    "featurenames",
+    "guidenames",
+    "grnanames",
+    "protospacers",
+    "tags",
 ];
 const CELLS: &[&str] = &["barcodes", "barcode", "cells", "cell", "cellnames", "cellbarcodes", "cellids", "bcs"];
 /// Words that tell nothing of whose file it is.
 const PLAIN: &[&str] = &[
-    "matrix", "mtx", "count", "counts", "mat", "umi", "umis", "dge", "all", "metadata", "names", "name", "ids", "id", "list", "reads",
+    "matrix", "mtx", "count", "counts", "mat", "umi", "umis", "dge", "all", "metadata", "names", "name", "ids", "id",
+    "list", "reads",
 ];
 
 /// The name without .mtx, .mtx.gz and the like, if it has it.
@@ -125,7 +140,9 @@ fn sample(stem: &str) -> String {
 }
 
 fn is_of_guides(word: &str) -> bool {
-    ["crispr", "gdo", "protospacer"].contains(&word) || word.trim_end_matches('s').ends_with("guide") || word.trim_end_matches('s').ends_with("grna")
+    ["crispr", "gdo", "protospacer"].contains(&word)
+        || word.trim_end_matches('s').ends_with("guide")
+        || word.trim_end_matches('s').ends_with("grna")
 }
 
 /// The words of a name, in lower case.
@@ -158,7 +175,11 @@ fn judge(matrix: &[String], file: &str) -> Option<(Role, usize, usize)> {
     // A file that has no word of its own is told by the last that it has.
     let telling = if rest.iter().any(|word| role_of(word).is_some()) { rest.clone() } else { own.clone() };
     let role = if telling.iter().any(|word| is(word, CELLS)) {
-        if telling.iter().any(|word| word == "prefix") { Role::Prefixes } else { Role::Cells }
+        if telling.iter().any(|word| word == "prefix") {
+            Role::Prefixes
+        } else {
+            Role::Cells
+        }
     } else {
         telling.iter().rev().find_map(|word| role_of(word))?
     };
@@ -220,7 +241,8 @@ mod tests {
 
     #[test]
     fn files_are_told_by_the_words_beside_those_of_the_matrix() {
-        let of = |matrix: &str, file: &str| judge(&words(stem(matrix).unwrap()), file).map(|(role, far, _)| (role, far));
+        let of =
+            |matrix: &str, file: &str| judge(&words(stem(matrix).unwrap()), file).map(|(role, far, _)| (role, far));
         let cases = [
             ("matrix.mtx", "features.tsv.gz", Role::Features, 0),
             ("matrix.mtx.gz", "barcodes.tsv", Role::Cells, 0),

@@ -58,7 +58,8 @@ impl Names {
         let (header, mut columns) = fields(source, &text::read(source)?, sides)?;
         let mut header = header.unwrap_or_default();
         // The numbers of the rows, as pandas writes them, or R before the names of the columns.
-        let is_index = ["", "index", "unnamed0", "rownames", "x"].contains(&words::bare(header.first().map_or("", String::as_str)).as_str());
+        let is_index = ["", "index", "unnamed0", "rownames", "x"]
+            .contains(&words::bare(header.first().map_or("", String::as_str)).as_str());
         if columns.len() > 1 && is_index && are_row_numbers(columns[0].iter().map(String::as_str)) {
             columns.remove(0);
             header.drain(..header.len().min(1));
@@ -117,7 +118,8 @@ impl Names {
         };
         let best = candidates.iter().copied().find(sound).or(candidates.first().copied());
         let ids = best.cloned().unwrap_or_default();
-        let also = ["gene_id", "gene_ids", "gene_name"].iter().filter_map(|word| self.column(&[word]).cloned()).collect();
+        let also =
+            ["gene_id", "gene_ids", "gene_name"].iter().filter_map(|word| self.column(&[word]).cloned()).collect();
         self.ids = ids;
         self.also = also;
     }
@@ -292,7 +294,10 @@ mod tests {
         assert_eq!(read("genes.csv", text, Role::Features, [2, 9]).ids, ["ENSG1", "ENSG2"]);
         let text = "gene_id,gene_name,genome\nENSG1,A,hg38\nENSG2,A,hg38\nguide_1,sgA,crispr\n";
         let mixed = read("mixed.csv", text, Role::Features, [3, 9]);
-        assert_eq!((&mixed.ids[2], mixed.types.unwrap()), (&"sgA".to_owned(), ["hg38", "hg38", "crispr"].map(String::from).to_vec()));
+        assert_eq!(
+            (&mixed.ids[2], mixed.types.unwrap()),
+            (&"sgA".to_owned(), ["hg38", "hg38", "crispr"].map(String::from).to_vec())
+        );
         let text = "id\tfeature_type\ttarget_gene_name\tsequence\nsgA\tCRISPR\tA\tACGT\n";
         let facts = read("facts.tsv", text, Role::Features, [1, 9]).facts();
         assert_eq!(facts.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["target", "sequence"]);
