@@ -191,6 +191,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_verbose(verbose)
   if (!is.null(output)) {
     check_output(x, output, overwrite)
+    if (!is.null(layer)) check_string(layer, "layer", "the name of a layer, or NULL for X")
     # R has what else there may be.
     counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM) &&
       is.null(guides) && is.null(feature_type) && is.null(orientation) && is.null(features) && is.null(barcodes)

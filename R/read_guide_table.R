@@ -61,6 +61,12 @@ with_synonyms <- function(guides) {
   if (length(added) == 0L) guides else cbind(as.data.frame(added, stringsAsFactors = FALSE), guides)
 }
 
+# The guide table of functions that check it themselves: read where it is a path, with guide_id where others call it otherwise.
+named_guide_table <- function(guides) {
+  if (is.character(guides) && is.null(dim(guides))) return(read_guide_table(guides))
+  if (is.data.frame(guides) && !"guide_id" %in% names(guides)) with_synonyms(guides) else guides
+}
+
 say_choices <- function(choices) if (length(choices) > 0L) say_choice(paste(choices, collapse = "\n"))
 
 # The guide table of a verb, read before the counts, whose guides it may tell; NULL without one.

@@ -96,12 +96,32 @@ fn rs_read(paths: Vec<String>, samples: Vec<String>, options: List, guides: Vec<
             guides = file.guide_names,
             cells = vectors::names(file.cell_names),
             batch = file.batch.map_or(Robj::from(()), Robj::from),
-            columns = columns(text(file.cell_columns)),
+            columns = of_cells(&file.samples),
             facts = columns(text(file.facts)),
             choices = file.choices
         )
         .into())
     })
+}
+
+/// What is known of the samples, as columns of the cells, each text once.
+fn of_cells(samples: &samples::Samples) -> Robj {
+    let places: Vec<usize> = samples.of_cells(&(0..samples.n_cells.len()).collect::<Vec<_>>());
+    let (names, values): (Vec<&str>, Vec<Robj>) = samples
+        .columns
+        .iter()
+        .map(|(name, values)| {
+            // 0 is NA.
+            let place = |&sample: &usize| values[sample].as_ref().map_or(0, |_| sample as i32 + 1);
+            let texts: Robj =
+                values.iter().map(|value| value.as_deref().unwrap_or_default()).collect::<Vec<_>>().into();
+            (name.as_str(), vectors::chosen(&texts, places.iter().map(place).collect()))
+        })
+        .unzip();
+    let mut list: Robj = List::from_values(values).into();
+    let set = list.set_names(names);
+    debug_assert!(set.is_ok());
+    list
 }
 
 /// The files of a screen; none for one path without a name.

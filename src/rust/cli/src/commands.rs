@@ -247,9 +247,8 @@ fn named(paths: &[PathBuf]) -> Result<Vec<Input>> {
 
 /// The sample of each cell, where there are several.
 fn several_samples(counts: &GuideFile) -> Option<Vec<String>> {
-    let (_, samples) = counts.cell_columns.iter().find(|(name, _)| name == samples::SAMPLE)?;
-    let samples: Vec<String> = samples.iter().cloned().collect::<Option<_>>()?;
-    samples.iter().any(|sample| *sample != samples[0]).then_some(samples)
+    let samples: Vec<String> = counts.samples.column(samples::SAMPLE)?.iter().cloned().collect::<Option<_>>()?;
+    (samples.len() > 1).then(|| counts.samples.of_cells(&samples))
 }
 
 /// The table of --guides, read before what takes long.

@@ -36,7 +36,8 @@ pub fn cells(screen: &Screen, decision: &Decision, out: &mut dyn Write) -> io::R
         "n_guides_detected",
         "set_probability",
     ];
-    let known = &screen.counts.cell_columns;
+    let samples = &screen.counts.samples;
+    let known: Vec<_> = samples.columns.iter().map(|(name, values)| (name, samples.of_cells(values))).collect();
     header.extend(known.iter().map(|(name, _)| name.as_str()));
     header.extend(target.map(|_| "target"));
     let row = |(cell, name): (usize, &String)| {

@@ -25,6 +25,7 @@ pub mod words;
 
 use guide_table::GuideTable;
 use h5ad::values::Source;
+use samples::Samples;
 
 /// What the user may choose of a file; what is not chosen is found, or an error that names the candidates.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -193,8 +194,8 @@ pub struct GuideFile {
     pub guide_names: Vec<String>,
     /// The obs column that was asked for.
     pub batch: Option<Vec<String>>,
-    /// Of several files, what is known of each cell: its sample, and what the sample sheet says of that.
-    pub cell_columns: GuideTable,
+    /// Of several files, their samples; none of one file.
+    pub samples: Samples,
     /// What the file says of its guides: columns of a guide table (`target`, `type`, `sequence`), one value for each guide.
     pub facts: GuideTable,
     /// What was chosen for the user, each one sentence to be shown.

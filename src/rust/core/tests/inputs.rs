@@ -319,6 +319,43 @@ fn samples_and_rows_without_guides_of_a_long_table_are_seen() {
     assert_eq!(file.batch.unwrap(), ["s1", "s2", "s2"]);
 }
 
+#[test]
+fn names_that_were_taken_for_each_other_are_seen() {
+    let guides: Vec<String> = (0..300).map(|guide| format!("sg{guide}")).collect();
+    let folder = files(
+        "swapped",
+        &[("matrix.mtx", &matrix("integer")), ("a.tsv", &lines(&GUIDES)), ("b.tsv", &lines(&BARCODES))],
+    );
+    let (a, b) = (folder.file("a.tsv"), folder.file("b.tsv"));
+    let swapped = ReadOptions { features: b.to_str(), barcodes: a.to_str(), ..NONE };
+    let error = read(&folder.0, &swapped).err().unwrap().to_string();
+    assert!(error.contains("they stand the other way round"), "{error}");
+    // Spacers are no barcodes.
+    let spacers = ["AACTCGATGGTGATGGAGTG", "ACAGGTGAATGTTCGAAGAG", "CTTCAGGTGGTTTTGTAATC"];
+    fs::write(folder.file("a.tsv"), lines(&spacers)).unwrap();
+    fs::write(folder.file("b.tsv"), lines(&guides.iter().map(String::as_str).collect::<Vec<_>>()[..4])).unwrap();
+    read(&folder.0, &ReadOptions { features: a.to_str(), barcodes: b.to_str(), ..NONE }).unwrap();
+}
+
+#[test]
+fn hdf5_files_of_other_tools_are_named() {
+    let folder = Folder::new("foreign");
+    let make = |name: &str, groups: &[&str]| {
+        let file = hdf5::File::create(folder.file(name)).unwrap();
+        groups.iter().for_each(|group| drop(file.create_group(group).unwrap()));
+        drop(file);
+        on_threads(2, || read_file(&folder.file(name), &NONE)).err().unwrap().to_string()
+    };
+    assert!(make("a.h5seurat", &["assays", "meta.data", "cell.names"]).contains("SeuratDisk::LoadH5Seurat"));
+    fs::write(folder.file("a.parquet"), b"PAR1\0\0\0\0").unwrap();
+    assert!(read(&folder.file("a.parquet"), &NONE).err().unwrap().to_string().contains("read_parquet"));
+    fs::write(folder.file("a.rds"), b"X\n\0\0\0\x03\0\x04").unwrap();
+    assert!(read(&folder.file("a.rds"), &NONE).err().unwrap().to_string().contains("readRDS"));
+    fs::create_dir_all(folder.file("a.zarr")).unwrap();
+    fs::write(folder.file("a.zarr/zarr.json"), "{}").unwrap();
+    assert!(read(&folder.file("a.zarr"), &NONE).err().unwrap().to_string().contains("anndata.read_zarr"));
+}
+
 // ---- several files ----
 
 /// The screen as a table, with so many UMIs more for each count.
@@ -343,12 +380,10 @@ fn several_files_are_one_screen() {
     assert_eq!((file.cell_names.len(), &file.guide_names[..]), (8, &GUIDES.map(String::from)[..]));
     assert_eq!((&*file.cell_names[0], &*file.cell_names[4]), ("L1_AAACCTGAGAAACC", "L2_AAACCTGAGAAACC"));
     assert_eq!(file.batch.as_ref().unwrap()[3..5], ["L1", "L2"]);
-    assert_eq!(file.cell_columns[0].0, "sample");
-    let donor = &file.cell_columns[1];
-    assert_eq!((&*donor.0, donor.1[0].as_deref(), donor.1[7].as_deref()), ("donor", Some("d1"), None));
-    // sgNT of the second file is its first guide.
-    let row = |cell: usize| file.indptr[cell] as usize..file.indptr[cell + 1] as usize;
+    assert_eq!((file.samples.columns[0].0.as_str(), &file.samples.n_cells), ("sample", &vec![4, 4]));
+    assert_eq!(file.samples.column("donor"), Some(&[Some("d1".to_owned()), None][..]));
     // Written as 6 of sgNT, 0 of sgB_1 and 2 of sgA_1.
+    let row = |cell: usize| file.indptr[cell] as usize..file.indptr[cell + 1] as usize;
     assert_eq!((&file.guides[row(4)], &file.counts[row(4)]), (&[0, 2][..], &[2.0, 6.0][..]));
     file.guide_counts().unwrap();
     assert!(read(&folder.file("sheet.csv"), &ReadOptions { batch: Some("donor"), ..NONE }).is_err());
@@ -392,6 +427,7 @@ fn runs_and_archives_are_found_in_their_folders() {
         put(&multi.file(&format!("outs/per_sample_outs/{sample}/count/sample_filtered_feature_bc_matrix")));
     }
     assert_eq!(read(&multi.0, &NONE).unwrap().cell_names[4], "s2_AAACCTGAGAAACC");
+    assert!(inspect(&multi.0).unwrap()[0].2.contains("2 samples"));
     // Several runs.
     let runs = Folder::new("runs");
     for run in ["lane1", "lane2"] {

@@ -207,12 +207,51 @@ pub fn are_genes(names: &[String], also: &[&[String]]) -> Option<String> {
     if names.len() < TRANSCRIPTOME {
         return None;
     }
+    let symbols = also.iter().copied().chain([names]).find(|column| are_symbols(column));
+    if let Some(symbols) = symbols {
+        return Some(format!(
+            "{} features with the symbols of genes, such as {}",
+            symbols.len(),
+            quoted_to(3, symbols)
+        ));
+    }
     also.iter().copied().chain([names]).find_map(|column| {
         let bare: HashSet<String> = column.iter().map(|name| name.to_ascii_uppercase()).collect();
         let found: Vec<&str> = EVERYWHERE.iter().copied().filter(|gene| bare.contains(*gene)).collect();
         (found.len() >= EVERYWHERE.len() / 2)
             .then(|| format!("{} features with the symbols of genes such as {}", column.len(), quoted_to(3, &found)))
     })
+}
+
+/// Whether nearly all names are symbols of genes, each of its own: KLF1, HLA-A, Rpl13a, AC004556.3. A library of guides has several for
+/// each gene, numbers or controls.
+fn are_symbols(names: &[String]) -> bool {
+    let is_symbol = |name: &&String| {
+        let start = name.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase());
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+        start && plain && name.len() >= 2 && !(name.len() >= 15 && is_nucleotides(name))
+    };
+    let is_control = |name: &String| {
+        let bare = bare(name);
+        ["nontarget", "safetarget", "control", "scramble", "guide", "grna"].iter().any(|word| bare.contains(word))
+    };
+    if 20 * names.iter().filter(is_symbol).count() < 19 * names.len() || names.iter().any(is_control) {
+        return false;
+    }
+    // Of one gene: what is left without a number at the end.
+    let genes: HashSet<&str> = names
+        .iter()
+        .map(|name| name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches(['-', '.']))
+        .collect();
+    let of_their_own: HashSet<&str> = names
+        .iter()
+        .map(|name| {
+            name.rsplit_once(['-', '.'])
+                .filter(|(_, end)| number(end.as_bytes()).is_some())
+                .map_or(name.as_str(), |(gene, _)| gene)
+        })
+        .collect();
+    5 * genes.len() >= names.len() && 10 * of_their_own.len() >= 9 * names.len()
 }
 
 /// A library of guides that are named as genes has fewer of those that follow.
@@ -244,6 +283,10 @@ fn is_gene_id(name: &str) -> bool {
 /// Whether nearly all names are those of cells: nucleotides, alone or with what tells the sample, which many cells share; or the
 /// wells of Parse.
 pub fn are_barcodes(names: &[String]) -> bool {
+    // Guides that are named by their spacers.
+    if names.iter().all(|name| (19..=21).contains(&name.len()) && is_nucleotides(name)) {
+        return false;
+    }
     let mut rest: HashSet<String> = HashSet::new();
     let n = names
         .iter()
@@ -265,11 +308,27 @@ fn without_barcode(name: &str) -> Option<String> {
     if wells {
         return Some(parts[3..].join("-"));
     }
-    let is_barcode = |part: &&str| part.len() >= 8 && part.bytes().all(|base| b"ACGTN".contains(&base));
+    let is_barcode = |part: &str| part.len() >= 8 && is_nucleotides(part);
     parts
         .iter()
-        .any(|part| is_barcode(&part))
+        .any(|part| is_barcode(part))
         .then(|| parts.into_iter().filter(|part| !is_barcode(part)).collect::<Vec<_>>().join("-"))
+}
+
+fn is_nucleotides(text: &str) -> bool {
+    text.bytes().all(|base| b"ACGTN".contains(&base))
+}
+
+/// An error where the guides are named by barcodes and the cells are not: whoever wrote the file took one for the other.
+pub fn refuse_transposed(source: Source, guides: &[String], cells: &[String], mend: &str) -> Result<()> {
+    if guides.len() < 2 || !are_barcodes(guides) || are_barcodes(cells) {
+        return Ok(());
+    }
+    Err(source.names(format!(
+        "the guides are named by barcodes, such as \"{}\", and the cells otherwise, such as {}: they stand the other way round.\n  {mend}",
+        guides[0],
+        quoted_to(2, cells)
+    )))
 }
 
 /// That there are names, each there and each once. `row` is a cell or a guide, `place` where the names stand.
@@ -380,6 +439,23 @@ mod tests {
         assert!(are_genes(&many, &[]).is_none());
         many.extend(texts(&["mt-Nd1", "mt-Nd2", "mt-Nd4", "mt-Co1", "mt-Co2", "mt-Cytb", "Actb", "Gapdh", "B2m"]));
         assert!(are_genes(&many, &[]).unwrap().contains("2009 features with the symbols of genes such as \"MT-ND1\""));
+        // Symbols of their own; guides with numbers, controls, or spacers for names.
+        let letters = |mut i: usize| {
+            let mut text = String::new();
+            while text.len() < 4 {
+                text.push(char::from(b'A' + (i % 26) as u8));
+                i /= 26;
+            }
+            text
+        };
+        let named = |name: &dyn Fn(usize) -> String| (0..1500).map(name).collect::<Vec<String>>();
+        let symbols = named(&|i| format!("{}{}", letters(i), i % 7));
+        assert!(are_genes(&symbols, &[]).unwrap().contains("1500 features with the symbols of genes"));
+        assert!(are_genes(&[symbols, texts(&["non-targeting_1"])].concat(), &[]).is_none());
+        assert!(are_genes(&named(&|i| format!("{}-{}", letters(i / 3), i % 3)), &[]).is_none());
+        assert!(are_genes(&named(&|i| format!("sg{}", letters(i))), &[]).is_none());
+        let spacer = |i: usize| (0..20).map(|at| ['A', 'C', 'G', 'T'][(i >> (at % 12)) & 3]).collect::<String>();
+        assert!(are_genes(&named(&spacer), &[]).is_none());
     }
 
     #[test]
@@ -425,6 +501,8 @@ mod tests {
             &["sgKLF1_1", "sgKLF1_2"][..],
             &["sgKLF1_1-AACTCGATGGTGATGGAGTG", "sgKLF1_2-ACAGGTGAATGTTCGAAGAG"],
             &["cell_1", "cell_2"],
+            // Spacers.
+            &["AACTCGATGGTGATGGAGTG", "ACAGGTGAATGTTCGAAGAG"],
             &[],
         ] {
             assert!(!are_barcodes(&texts(names)), "{names:?}");

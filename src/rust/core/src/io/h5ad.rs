@@ -29,6 +29,7 @@ use self::matrix::Matrix;
 use self::values::{encoding, quoted, Source};
 use super::features::{self, Chosen, Described};
 use super::guide_table::GuideTable;
+use super::samples::Samples;
 use super::{refuse, refuse_names, words, GuideFile, ReadOptions, FORMATS};
 use crate::{Error, Result};
 
@@ -90,6 +91,12 @@ pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) 
     // Genes may share a symbol, guides may not share a name.
     let guide_names = chosen.of(&names);
     var.check_names(&names, &chosen.kept)?;
+    features::refuse_transposed(
+        source,
+        &guide_names,
+        &cell_names,
+        "Write it the other way round in Python: adata.T.write_h5ad(...).",
+    )?;
     let matrix = Matrix { source, file, what: &what, cells: &cell_names, guides: &names };
     let rows = match chosen.is_all() {
         true => matrix.read()?,
@@ -105,7 +112,7 @@ pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) 
         cell_names,
         guide_names,
         batch,
-        cell_columns: vec![],
+        samples: Samples::default(),
     })
 }
 

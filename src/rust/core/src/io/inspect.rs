@@ -6,6 +6,7 @@ use hdf5::{Group, LocationType};
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attribute, attributes, encoding, single_text, Source, Values};
 use super::h5ad::{check_signature, open_hdf5};
+use super::samples::{self, Found};
 use super::{foreign, kind_without_hdf5, mtx, Kind};
 use crate::Result;
 
@@ -14,6 +15,21 @@ pub type Facts = Vec<(usize, String, String)>;
 
 /// Looks at an HDF5 file (an .h5ad, an .h5mu, or one of 10x Genomics), or at a Matrix Market file or its folder.
 pub fn inspect(path: &Path) -> Result<Facts> {
+    match samples::find(path)? {
+        Found::One(path, _) => inspect_one(&path),
+        Found::Several(inputs) => {
+            let mut facts = vec![(0, "kind".to_owned(), format!("{} samples, read as one screen", inputs.len()))];
+            for input in inputs {
+                facts.push((0, "sample".to_owned(), format!("{} ({})", input.sample, input.path.display())));
+                facts
+                    .extend(inspect_one(&input.path)?.into_iter().map(|(depth, label, text)| (depth + 1, label, text)));
+            }
+            Ok(facts)
+        }
+    }
+}
+
+fn inspect_one(path: &Path) -> Result<Facts> {
     let source = Source(path);
     match kind_without_hdf5(source)? {
         Some(Kind::Table) => return table(path),

@@ -9,6 +9,7 @@ use super::features;
 use super::h5ad::open_hdf5;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{Source, Values};
+use super::samples::Samples;
 use super::tenx::Features;
 use super::{refuse, refuse_names, GuideFile, ReadOptions};
 use crate::{Error, Result};
@@ -129,7 +130,7 @@ fn read_open(source: Source, options: &ReadOptions) -> Result<GuideFile> {
         cell_names,
         guide_names: features.guides()?,
         batch: None,
-        cell_columns: vec![],
+        samples: Samples::default(),
         facts: features.facts,
         choices,
     })

@@ -14,6 +14,7 @@ use super::entries::{count, number, rows, Entry};
 use super::features::{self, Chosen};
 use super::h5ad::values::Source;
 use super::inspect::{bytes, counted, Facts, Range};
+use super::samples::Samples;
 use super::text::{cut_short, file_name, open};
 use super::{refuse, GuideFile, Orientation, ReadOptions};
 use crate::run::check_reading;
@@ -61,6 +62,12 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let guide_names = chosen.of(&features.ids);
     features::check_names(of_features, &guide_names, "guide", &file_name(&features.path))?;
     features::check_names(Source(&cells.path), &cells.ids, "cell", &file_name(&cells.path))?;
+    features::refuse_transposed(
+        source,
+        &guide_names,
+        &cells.ids,
+        "Give each file of names as what it is, with `features` and `barcodes`.",
+    )?;
     let batch = options.batch.map(|column| cells.batch(column)).transpose()?;
 
     let entries = read_entries(source, reader, &header, orientation, &chosen)?;
@@ -74,7 +81,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
         cell_names: cells.ids,
         guide_names,
         batch,
-        cell_columns: vec![],
+        samples: Samples::default(),
         facts,
         choices,
     })

@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::guide_table::GuideTable;
 use super::h5ad::values::{quoted, quoted_to, Source};
 use super::{foreign, mtx, read_one, table, text, words, GuideFile, ReadOptions};
@@ -15,6 +17,27 @@ pub struct Input {
     pub path: PathBuf,
     /// What the sheet says of the sample.
     pub columns: Vec<(String, Option<String>)>,
+}
+
+/// The samples of a screen, whose cells follow each other.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Samples {
+    /// Of each sample.
+    pub n_cells: Vec<usize>,
+    /// `sample`, and what the sample sheet says, one value for each sample.
+    pub columns: GuideTable,
+}
+
+impl Samples {
+    /// The values of the samples as values of their cells.
+    pub fn of_cells<T: Clone>(&self, values: &[T]) -> Vec<T> {
+        values.iter().zip(&self.n_cells).flat_map(|(value, &n)| std::iter::repeat_n(value.clone(), n)).collect()
+    }
+
+    /// The values of a column, if it is there.
+    pub fn column(&self, name: &str) -> Option<&[Option<String>]> {
+        self.columns.iter().find(|(known, _)| known == name).map(|(_, values)| &values[..])
+    }
 }
 
 /// What a path stands for.
@@ -205,8 +228,7 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
     let union = options.union || options.guides.is_some();
     let mut whole = GuideFile { indptr: vec![0], ..GuideFile::default() };
     let mut places: HashMap<String, i32> = HashMap::new();
-    let mut of_sample: Vec<Option<String>> = vec![];
-    let mut columns: GuideTable = vec![];
+    let mut known = Samples { n_cells: vec![], columns: vec![(SAMPLE.to_owned(), vec![])] };
     let mut batch: Option<Vec<String>> = None;
     for (n, input) in inputs.iter().enumerate() {
         let path = match find(&input.path)? {
@@ -236,21 +258,23 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
                 words.join(" and ")
             ))
         })?;
-        let n_cells = file.cell_names.len();
         append(&mut whole, &file, &guides)?;
-        whole.cell_names.extend(file.cell_names.iter().map(|cell| format!("{}_{cell}", input.sample)));
+        let named = |cell: &String| [&input.sample, "_", cell].concat();
+        whole.cell_names.par_extend(file.cell_names.par_iter().map(named));
         let described = merge_facts(std::mem::take(&mut whole.facts), &file.facts, &guides, whole.guide_names.len());
         whole.facts = described;
-        let before = of_sample.len();
-        of_sample.extend(vec![Some(input.sample.clone()); n_cells]);
-        for (name, value) in &input.columns {
-            let at = columns.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-                columns.push((name.clone(), vec![None; before]));
-                columns.len() - 1
+        known.n_cells.push(file.cell_names.len());
+        let sample = (SAMPLE.to_owned(), Some(input.sample.clone()));
+        for (name, value) in std::iter::once(&sample).chain(&input.columns) {
+            let at = known.columns.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+                known.columns.push((name.clone(), vec![]));
+                known.columns.len() - 1
             });
-            columns[at].1.extend(vec![value.clone(); n_cells]);
+            // Samples before may lack the column.
+            known.columns[at].1.resize(n, None);
+            known.columns[at].1.push(value.clone());
         }
-        columns.iter_mut().for_each(|(_, values)| values.resize(before + n_cells, None));
+        known.columns.iter_mut().for_each(|(_, values)| values.resize(n + 1, None));
         if let Some(own) = file.batch {
             batch.get_or_insert_with(Vec::new).extend(own);
         }
@@ -266,16 +290,15 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
         whole.cell_names.len(),
         whole.cell_names.first().map_or("", String::as_str)
     ));
-    columns.insert(0, (SAMPLE.to_owned(), of_sample));
-    let asked = options.batch.and_then(|name| columns.iter().find(|(known, _)| known == name));
-    if let Some((name, values)) = asked {
-        let known: Option<Vec<String>> = values.iter().cloned().collect();
-        batch = Some(known.ok_or_else(|| {
+    if let Some((name, values)) = options.batch.and_then(|name| known.column(name).map(|values| (name, values))) {
+        let given: Option<Vec<String>> = values.iter().cloned().collect();
+        let given = given.ok_or_else(|| {
             Error::Batch(format!("The column \"{name}\" of the samples is empty for some. Give every sample a batch."))
-        })?);
+        })?;
+        batch = Some(known.of_cells(&given));
     }
     whole.batch = batch;
-    whole.cell_columns = columns;
+    whole.samples = known;
     Ok(whole)
 }
 

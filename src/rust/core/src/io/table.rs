@@ -8,7 +8,9 @@ use csv::ByteRecord;
 
 use super::entries::{count, rows, Entry};
 use super::features::{self, are_barcodes, are_genes, is_leftover, Described};
-use super::h5ad::values::{quoted, Source};
+use super::h5ad::frame::first_twice;
+use super::h5ad::values::{quoted, quoted_to, Source};
+use super::samples::Samples;
 use super::text::{self, are_row_numbers, cut_short, field, file_name};
 use super::words::{self, bare, GUIDE_COLUMNS};
 use super::{refuse, refuse_names, GuideFile, Orientation, ReadOptions};
@@ -245,9 +247,9 @@ impl<'a> Table<'a> {
                 "has {} rows ({}) and {} columns ({}), either of which may be the guides.\n  Say which: `orientation = \"{}\"`, where \
                  rows are guides, or \"{}\"; or give the guide table as `guides`.",
                 rows_names.len(),
-                super::h5ad::values::quoted_to(2, &rows_names),
+                quoted_to(2, &rows_names),
                 columns.len(),
-                super::h5ad::values::quoted_to(2, &columns),
+                quoted_to(2, &columns),
                 Orientation::NAMES[0],
                 Orientation::NAMES[1]
             )));
@@ -314,7 +316,7 @@ impl<'a> Table<'a> {
         }
         let (mut cells, mut guides) = (Index::default(), Index::default());
         let mut batches: Vec<String> = vec![];
-        let mut samples: Index = Index::default();
+        let (mut samples, mut bare) = (Index::default(), vec![]);
         let (mut entries, mut n, mut without) = (vec![], 0usize, 0usize);
         while let Some(record) = self.record()? {
             if n % (ROWS * ROWS) == 0 {
@@ -336,6 +338,9 @@ impl<'a> Table<'a> {
                 name = format!("{sample}_{name}");
             }
             let cell = cells.place(&name);
+            if sample.is_some() && cell == bare.len() {
+                bare.push(field(&record[columns.cell]));
+            }
             if let Some(batch) = batch {
                 let value = field(&record[batch]);
                 match batches.get(cell) {
@@ -372,7 +377,8 @@ impl<'a> Table<'a> {
         let mut cells = cells.names;
         match &samples.names[..] {
             [] => {}
-            [one] => cells.iter_mut().for_each(|cell| *cell = cell.split_off(one.len() + 1)),
+            // Barcodes that tell the samples themselves stay as they are.
+            _ if first_twice(&bare).is_none() => cells = bare,
             several => choices.push(format!(
                 "Cells are named by sample and barcode: there are {} samples, such as \"{}\".",
                 several.len(),
@@ -387,8 +393,11 @@ impl<'a> Table<'a> {
 /// The most rows of a sample sheet.
 const SHEET: usize = 10_000;
 
-/// The header and the rows of a sample sheet, which has one of these columns; none of another table.
-pub(super) fn sheet(source: Source, paths: &[&str]) -> Result<Option<(Vec<String>, Vec<Vec<String>>)>> {
+/// The header and the rows below it.
+pub(super) type Sheet = (Vec<String>, Vec<Vec<String>>);
+
+/// A sample sheet, which has one of these columns; none of another table.
+pub(super) fn sheet(source: Source, paths: &[&str]) -> Result<Option<Sheet>> {
     let mut table = Table::open(source)?;
     let columns = [words::CELL, words::COUNT];
     if words::find(&table.header, paths).is_none()
@@ -518,7 +527,7 @@ fn finish(
         cell_names: cells,
         guide_names,
         batch,
-        cell_columns: vec![],
+        samples: Samples::default(),
         facts: vec![],
         choices,
     })

@@ -9,6 +9,7 @@ use super::h5ad::matrix::{Blocks, Major, Matrix, Sparse};
 use super::h5ad::open_hdf5;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{Source, Values};
+use super::samples::Samples;
 use super::{refuse, refuse_names, GuideFile, ReadOptions};
 use crate::Result;
 
@@ -52,7 +53,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
             choices: features.chosen.choices,
             cell_names,
             batch: None,
-            cell_columns: vec![],
+            samples: Samples::default(),
         })
     })
 }

@@ -49,7 +49,7 @@ const CELLS: &[&str] = &["barcodes", "barcode", "cells", "cell", "cellnames", "c
 /// Words that tell nothing of whose file it is.
 const PLAIN: &[&str] = &[
     "matrix", "mtx", "count", "counts", "mat", "umi", "umis", "dge", "all", "metadata", "names", "name", "ids", "id",
-    "list", "reads",
+    "list", "reads", "exprs",
 ];
 
 /// The name without .mtx, .mtx.gz and the like, if it has it.
@@ -83,7 +83,8 @@ pub fn find_matrix(folder: Source) -> Result<(PathBuf, Option<String>)> {
         ([], ..) => {
             let may_be = |name: &&String| {
                 let path = folder.0.join(name);
-                name.ends_with(".h5") || name.ends_with(".h5ad") || name.ends_with(".h5mu") || path.is_dir()
+                let bare = name.trim_end_matches(".gz");
+                [".h5", ".h5ad", ".h5mu", ".csv", ".tsv", ".st"].iter().any(|end| bare.ends_with(end)) || path.is_dir()
             };
             let others: Vec<&String> = names.iter().filter(may_be).collect();
             let hint = if others.is_empty() { String::new() } else { format!("\n  It holds {}.", quoted(&others)) };

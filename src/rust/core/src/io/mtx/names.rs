@@ -190,7 +190,9 @@ impl Names {
 }
 
 /// The header, if there is one, and the columns below it, all of one length.
-fn fields(source: Source, text: &str, sides: [usize; 2]) -> Result<(Option<Vec<String>>, Vec<Vec<String>>)> {
+type Fields = (Option<Vec<String>>, Vec<Vec<String>>);
+
+fn fields(source: Source, text: &str, sides: [usize; 2]) -> Result<Fields> {
     let name = file_name(source.0).to_lowercase();
     let is_csv = name.trim_end_matches(".gz").ends_with(".csv");
     let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
