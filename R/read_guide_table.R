@@ -51,12 +51,13 @@ read_guide_table <- function(guides) {
   guides
 }
 
-# A data.frame with the columns that it has by the names of others, which it keeps.
-with_synonyms <- function(guides) {
+# A data.frame with the columns that it has by the names of others, which it keeps. `lacking` says whether a table without targets is
+# reported.
+with_synonyms <- function(guides, lacking = TRUE) {
   if (!is.data.frame(guides) || length(guides) == 0L) return(guides)
   guides <- as.data.frame(guides)
   found <- rust_guide_columns(names(guides))
-  say_choices(found$choices)
+  say_choices(if (lacking) found$choices else utils::head(found$choices, length(found$name) > 0L))
   added <- stats::setNames(lapply(found$from, function(at) guides[[at]]), found$name)
   if (length(added) == 0L) guides else cbind(as.data.frame(added, stringsAsFactors = FALSE), guides)
 }
@@ -64,7 +65,7 @@ with_synonyms <- function(guides) {
 # The guide table of functions that check it themselves: read where it is a path, with guide_id where others call it otherwise.
 named_guide_table <- function(guides) {
   if (is.character(guides) && is.null(dim(guides))) return(read_guide_table(guides))
-  if (is.data.frame(guides) && !"guide_id" %in% names(guides)) with_synonyms(guides) else guides
+  if (is.data.frame(guides) && !"guide_id" %in% names(guides)) with_synonyms(guides, lacking = FALSE) else guides
 }
 
 say_choices <- function(choices) if (length(choices) > 0L) say_choice(paste(choices, collapse = "\n"))
