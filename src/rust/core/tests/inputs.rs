@@ -400,6 +400,11 @@ fn several_files_are_one_screen() {
     let union = on_threads(2, || samples::read(&differ, &ReadOptions { union: true, ..NONE })).unwrap();
     assert_eq!(union.guide_names, ["sgA_1", "sgB_1", "sgNT", "sgX"]);
     union.guide_counts().unwrap();
+    fs::write(folder.file("long.csv"), "cell,g\nb_AAAC,1\nx,1\n").unwrap();
+    fs::write(folder.file("short.csv"), "cell,g\nAAAC,1\ny,1\n").unwrap();
+    let mut alike = inputs(["long.csv", "short.csv"]);
+    alike[1].sample = "a_b".into();
+    assert!(matches!(on_threads(2, || samples::read(&alike, &NONE)), Err(Error::Names(_))));
     let twice: Vec<Input> =
         inputs(["a.csv", "a.csv"]).into_iter().map(|input| Input { sample: "s".into(), ..input }).collect();
     assert!(matches!(on_threads(2, || samples::read(&twice, &NONE)), Err(Error::Argument(_))));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::guide_table::GuideTable;
+use super::h5ad::frame::first_twice;
 use super::h5ad::values::{quoted, quoted_to, Source};
 use super::{foreign, mtx, read_one, table, text, words, GuideFile, ReadOptions};
 use crate::{Error, Result};
@@ -282,6 +283,15 @@ pub fn read(inputs: &[Input], options: &ReadOptions) -> Result<GuideFile> {
             if !whole.choices.contains(&choice) {
                 whole.choices.push(choice);
             }
+        }
+    }
+    // "a" and "b_c" would be "a_b" and "c".
+    if samples.iter().any(|long| samples.iter().any(|short| long.starts_with(&format!("{short}_")))) {
+        if let Some((first, _)) = first_twice(&whole.cell_names) {
+            return Err(Error::Names(format!(
+                "Cells of two samples would both be named \"{}\". Give the samples names of which none starts with another.",
+                whole.cell_names[first]
+            )));
         }
     }
     whole.choices.push(format!(
