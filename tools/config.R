@@ -60,8 +60,8 @@ main <- function() {
   values <- c(
     TARGET_DIR = target,
     PROFILE_DIR = if (debug) "debug" else "release",
-    # -S drops debug symbols of Rust's own library, half of the file.
-    SYSTEM_LIBS = if (macos) "" else if (debug) "-lpthread -ldl -lm" else "-lpthread -ldl -lm -Wl,-S",
+    # -S drops debug symbols of Rust's own library, half of the file; the other drops what is never called.
+    SYSTEM_LIBS = if (macos) "" else if (debug) "-lpthread -ldl -lm" else "-lpthread -ldl -lm -Wl,-S,--gc-sections",
     CARGO_ENV = paste(environment, collapse = " "),
     CARGO_ARGS = paste(arguments, collapse = " "),
     TIDY = if (length(leftovers)) paste("rm -rf", paste(leftovers, collapse = " ")) else "@:"
