@@ -54,12 +54,6 @@ build_cli <- function(build, verbose) {
   target <- Sys.getenv("CARGO_TARGET_DIR", file.path(build, "target"))
   rust <- chartr("\\", "/", cargo_place(file.path(sources, "msrv.R")))
   log <- file.path(build, "build.log")
-  # For another HDF5 than the package's own.
-  hdf5 <- Sys.getenv("HDF5_DIR", NA)
-  if (!is.na(hdf5)) {
-    Sys.unsetenv("HDF5_DIR")
-    on.exit(Sys.setenv(HDF5_DIR = hdf5))
-  }
   shown <- if (verbose) "" else log
   status <- suppressWarnings(system2(
     if (nzchar(rust)) file.path(rust, "cargo") else "cargo",
@@ -69,7 +63,9 @@ build_cli <- function(build, verbose) {
       if (nzchar(rust)) c("--config", shQuote(paste0("build.rustc=\"", file.path(rust, "rustc"), "\""))),
       "--manifest-path", shQuote(file.path(build, "Cargo.toml")), "--target-dir", shQuote(target)
     ),
-    stdout = shown, stderr = shown
+    stdout = shown, stderr = shown,
+    # HDF5_DIR is for another HDF5 than the package's own. The shell forgets it; the session keeps it.
+    env = if (.Platform$OS.type == "windows") character() else "unset HDF5_DIR;"
   ))
   if (status != 0L) {
     said <- if (verbose) "See above." else paste(utils::tail(readLines(log, warn = FALSE), 10L), collapse = "\n")
