@@ -8,7 +8,6 @@ mod chunks;
 pub(crate) mod frame;
 mod heap;
 pub(crate) mod matrix;
-#[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub mod scores;
 #[allow(unsafe_code)]
