@@ -68,6 +68,8 @@ is_here <- function(package) requireNamespace(package, quietly = TRUE)
 
 test_that("packages that use HDF5 work before and after, in either order, and after their errors", {
   skip_on_cran()
+  # Minutes there, for lines that other tests run.
+  skip_on_covr()
   installed <- Filter(is_here, neighbours)
   skip_if(length(installed) == 0L, "no package that uses HDF5")
   files <- test_path("fixtures", c("anndata-0.10.9-csr.h5ad", "tenx.h5"))
@@ -80,18 +82,22 @@ test_that("packages that use HDF5 work before and after, in either order, and af
   writeLines("This is no HDF5.", text)
   # Not HDF5 after its first bytes, and HDF5 without its matrix.
   bad <- test_path("fixtures", c("bad-hdf5.h5ad", "bad-no-matrix.h5ad"))
-  for (package in installed) {
-    for (packages in list(c("kaichi", package), c(package, "kaichi"))) {
-      file <- tempfile(fileext = ".R")
-      writeLines(script(packages), file)
-      # One that waits for ever is ended.
-      said <- suppressWarnings(system2(
-        file.path(R.home("bin"), "Rscript"), shQuote(c("--vanilla", file, files, expected, bad, text)),
-        stdout = TRUE, stderr = TRUE, timeout = 120,
-        env = paste0("R_LIBS=", shQuote(paste(.libPaths(), collapse = .Platform$path.sep)))
-      ))
-      expect_match(paste(said, collapse = "\n"), "both work", fixed = TRUE, info = paste(packages, collapse = ", then "))
-    }
+  orders <- do.call(c, lapply(installed, function(package) list(c("kaichi", package), c(package, "kaichi"))))
+  said_by <- function(packages) {
+    file <- tempfile(fileext = ".R")
+    writeLines(script(packages), file)
+    # One that waits for ever is ended.
+    said <- suppressWarnings(system2(
+      file.path(R.home("bin"), "Rscript"), shQuote(c("--vanilla", file, files, expected, bad, text)),
+      stdout = TRUE, stderr = TRUE, timeout = 120,
+      env = paste0("R_LIBS=", shQuote(paste(.libPaths(), collapse = .Platform$path.sep)))
+    ))
+    paste(said, collapse = "\n")
+  }
+  # To load them takes most of the time, and one core each.
+  said <- parallel::mclapply(orders, said_by, mc.cores = if (.Platform$OS.type == "windows") 1L else 2L)
+  for (at in seq_along(orders)) {
+    expect_match(said[[at]], "both work", fixed = TRUE, info = paste(orders[[at]], collapse = ", then "))
   }
 })
 
