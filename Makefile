@@ -66,7 +66,7 @@ rust-test:
 FUZZ = --manifest-path src/rust/fuzz/Cargo.toml --locked
 fuzz-smoke:
 	$(CARGO) build $(FUZZ)
-	@for reader in h5ad h5mu tenx molecules mtx guide_table; do \
+	@for reader in h5ad h5mu tenx molecules mtx table guide_table; do \
 	  $(CARGO_TARGET_DIR)/debug/kaichi-fuzz $$reader smoke 800 $(CARGO_TARGET_DIR)/finds || exit 1; \
 	done
 

@@ -3,7 +3,8 @@
 #' Decides which guides each cell of a CRISPR screen received: scores every (cell, guide) pair by a model and calls those that
 #' pass its threshold.
 #'
-#' @param x One of: the path of a file or folder of any format of [read_guides()] (`.h5ad`, `.h5mu`, 10x HDF5, Matrix Market);
+#' @param x One of: the path of a file or folder of any format of [read_guides()] (`.h5ad`, `.h5mu`, 10x HDF5, Matrix Market, CSV or
+#'   TSV); several paths, named by sample, or a sample sheet, see Several files of [read_guides()]; a data.frame of counts, wide or long;
 #'   a guides x cells matrix (a matrix, a
 #'   `dgCMatrix` or other class of the Matrix package, a `DelayedMatrix`) with row and column names; a
 #'   `SingleCellExperiment` or `SummarizedExperiment`; a `Seurat` object (v4 or v5 assays). Counts are raw UMIs: whole numbers,
@@ -24,9 +25,11 @@
 #'   cells with hardly any; `min_umi = 2` or 3 drops those.
 #' @param guides NULL, or the guide table: a data.frame or the path of a CSV or TSV file with `guide_id` and any of `target`,
 #'   `construct`, `type` and `sequence`, see [read_guide_table()]. Every guide of the counts must be in it; it may have more. NULL: what
-#'   the file itself says of its guides, as the targets in a 10x `.h5`.
+#'   the file itself says of its guides, such as the targets in a 10x `.h5`. The table also tells guides from genes where a file does
+#'   not. `"union"` takes all guides of several files that do not have the same.
 #' @param batch NULL for one batch; a vector with one value per cell; or the name of a column of the file's obs or of the
-#'   object's cell metadata. Used by poisson, neg_binomial, binomial (an effect per batch), ambient (exposure
+#'   object's cell metadata, or of the sample sheet; `"barcode_suffix"` for the number at the end of each barcode, as
+#'   `cellranger aggr` writes it. If `NULL` and there are several files, the sample, with a message; `FALSE` for none. Used by poisson, neg_binomial, binomial (an effect per batch), ambient (exposure
 #'   and capture per batch) and beta2, beta3 (a fit per batch).
 #' @param covariate Model `ambient`: what may tell of the ambient UMIs and the capture of a cell beyond its guides, such as its RNA
 #'   UMIs. NULL for none; a number above 0 for each cell, in order or named by cell; or the name of a column of the object's
@@ -36,8 +39,9 @@
 #'   and the choice is said; several candidates are an error that lists them.
 #' @param layer The layer of the file, the assay of the SummarizedExperiment, or the layer (slot) of the Seurat assay with the
 #'   counts. NULL: X of a file, else `counts`.
-#' @param feature_type,orientation For the path of a file: which features are guides, and what the rows of a Matrix Market file are,
-#'   as for [read_guides()]. NULL: they are found, and the choice is said.
+#' @param feature_type,orientation,features,barcodes For the path of a file: which features are guides, what the rows of a Matrix
+#'   Market file or of a table are, and the files that name its features and cells, as for [read_guides()]. If `NULL`, they are found,
+#'   and the choice is reported in a message.
 #' @param n_jobs Worker threads, a whole number. NULL is half of the logical cores, at least one. Results do not depend on it.
 #' @param control Settings of the models, from [model_control()].
 #' @param BPPARAM NULL, or a `BiocParallelParam` on whose workers the guides are fitted, which may be other machines; see the
@@ -57,7 +61,8 @@
 #'       `is_multi_infected` lgl, more than one guide called; `n_guides_detected` int, guides called; `set_probability` dbl, 0
 #'       to 1, the probability that the cell carries exactly the guides called: over its guides with counts, the posterior of
 #'       those called times one less the posterior of the others, as if guides came independently. Guides without counts in
-#'       the cell are taken as absent. NA for models whose score is no posterior; `target` chr, that of `guide_id`, only where
+#'       the cell are taken as absent. NA for models whose score is no posterior; for several files `sample` chr, and the other
+#'       columns of the sample sheet; `target` chr, that of `guide_id`, only where
 #'       the guide table has targets.}
 #'     \item{pairs}{data.frame, one row per called (cell, guide) pair: `cell_barcode`, `guide_id`, `umi_count`,
 #'       `assignment_confidence`.}
@@ -173,7 +178,7 @@
 #' @export
 assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL, quantile = NULL, fdr = NULL, min_log_odds = NULL,
                           min_umi = 0, guides = NULL, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                          feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL,
+                          feature_type = NULL, orientation = NULL, features = NULL, barcodes = NULL, n_jobs = NULL, control = model_control(), BPPARAM = NULL,
                           output = NULL, overwrite = FALSE, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
@@ -186,19 +191,23 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   check_verbose(verbose)
   if (!is.null(output)) {
     check_output(x, output, overwrite)
+    if (!is.null(layer)) check_string(layer, "layer", "the name of a layer, or NULL for X")
     # R has what else there may be.
     counts_only <- is.null(batch) && is.null(covariate) && is.null(modality) && is.null(BPPARAM) &&
-      is.null(guides) && is.null(feature_type) && is.null(orientation)
-    if (counts_only && rust_is_h5ad(path.expand(x))) {
+      is.null(guides) && is.null(feature_type) && is.null(orientation) && is.null(features) && is.null(barcodes)
+    if (counts_only && is_one_file(x) && rust_is_h5ad(path.expand(x), layer)) {
       return(invisible(with_progress(
         verbose, "Assigning guides",
         stream_guides(x, layer, output, overwrite, info, control, decision, min_umi, n_jobs)
       )))
     }
   }
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
-  counts <- with_guide_table(counts, guides)
-  file <- shard_file(x, layer, modality, feature_type, orientation)
+  table <- verb_guide_table(guides)
+  choices <- file_choices(feature_type, orientation, features, barcodes, guides)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices, table)
+  counts <- with_sample_batch(counts, batch, list(info))
+  counts <- with_guide_table(counts, table)
+  file <- shard_file(x, layer, modality, choices, table)
   scores <- with_progress(
     verbose, "Fitting guides",
     score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = uses_log_odds(decision$rule))
@@ -206,12 +215,14 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
     score <- if (info$rule == "single_stage") double() else scores$posterior@x
-    template <- if (rust_is_h5ad(path.expand(x))) path.expand(x) else ""
+    template <- if (is_one_file(x) && rust_is_h5ad(path.expand(x), layer)) path.expand(x) else ""
     # Targets that the file itself has are among its columns, which are kept, as where the calls go from file to file.
     if (nzchar(template) && is.null(guides)) calls <- without_guide_table(calls)
     write_h5ad_calls(calls, output, overwrite, score = score, template = template)
     return(invisible(calls_in_file(output, calls$fits, calls)))
   }
+  # A sample sheet, or a table of counts.
+  if (is.data.frame(x)) return(calls)
   attach_calls(x, calls, counts$modality, join = "left")
 }
 

@@ -75,7 +75,7 @@ call_constructs <- function(calls, guides = NULL, construct = "construct", min_g
   }
   min_guides <- check_number(min_guides, "min_guides", 1, Inf, whole = TRUE)
   if (is.null(guides)) guides <- calls$guides
-  if (is.character(guides) && is.null(dim(guides))) guides <- read_guide_table(guides)
+  guides <- named_guide_table(guides)
   table <- check_guide_table(guides, construct)
   row <- match_guides(rownames(calls$counts), table$guide_id)
   names <- unique(table$construct[sort(row)])

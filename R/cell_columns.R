@@ -242,7 +242,7 @@ guide_facts <- function(calls, guides, control, who) {
 guide_rows <- function(calls, guides) {
   if (is.null(guides)) guides <- calls$guides
   if (is.null(guides)) return(NULL)
-  if (is.character(guides) && is.null(dim(guides))) guides <- read_guide_table(guides)
+  guides <- named_guide_table(guides)
   # The construct is of no interest here: the names are checked with the guides themselves in its place.
   ids <- check_guide_table(guides, "guide_id")$guide_id
   rows <- guides[match_guides(rownames(calls$counts), ids), , drop = FALSE]

@@ -17,6 +17,7 @@
 #' @param cells NULL: the cells of the later sets are matched to those of the first as [attach_calls()] does it. Or a function
 #'   that makes the names of the cells of the later sets those of the first, as `function(cell) paste0("S1_", cell)`.
 #' @inheritParams assign_guides
+#' @param min_match The minimum share of the smaller of two sets of cells that must be in the other, as in [attach_calls()].
 #' @param models chr, the names of two or more models of [guide_models()]. NULL is all of them.
 #' @param min_umi As in [assign_guides()], for all models.
 #'
@@ -54,7 +55,7 @@
 #' write_calls(assign_guides(path, "max"), file)
 #' compare_calls(gauss = assign_guides(path, "gauss"), max = file)$pairs
 #' @export
-compare_calls <- function(..., cells = NULL) {
+compare_calls <- function(..., cells = NULL, min_match = 0.1) {
   sets <- list(...)
   if (length(sets) < 2L) abort("argument", "compare_calls() needs two sets of calls, or more.")
   named <- if (is.null(names(sets))) rep("", length(sets)) else names(sets)
@@ -62,13 +63,15 @@ compare_calls <- function(..., cells = NULL) {
   given <- vapply(found, `[[`, "", "name")
   given[named == ""] <- make.unique(given[named == ""], sep = " ")
   names(found) <- given
-  compare_sets(found, cells)
+  check_number(min_match, "min_match", 0, 1)
+  compare_sets(found, cells, min_match)
 }
 
 #' @rdname compare_calls
 #' @export
 compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, covariate = NULL, modality = NULL, layer = NULL,
-                           feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control()) {
+                           feature_type = NULL, orientation = NULL, features = NULL, barcodes = NULL, n_jobs = NULL,
+                           control = model_control()) {
   check_no_dots("compare_models", ...)
   if (is.null(models)) models <- guide_models()$model
   if (!is.character(models) || length(models) < 2L || anyDuplicated(models) > 0L) {
@@ -79,7 +82,9 @@ compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, cov
   check_n_jobs(n_jobs)
   check_number(min_umi, "min_umi", 0, Inf)
   if (!is.null(covariate) && !any(vapply(infos, `[[`, NA, "uses_covariate"))) refuse_covariate(covariate, infos[[1L]])
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
+  choices <- file_choices(feature_type, orientation, features, barcodes)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices)
+  counts <- with_sample_batch(counts, batch, infos)
   sets <- lapply(infos, function(info) {
     given <- counts
     if (!info$uses_covariate) given["covariate"] <- list(NULL)
@@ -87,7 +92,7 @@ compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, cov
     decision <- choose_rule(info)
     call_set(decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs), info$model, 1L)
   })
-  compare_sets(stats::setNames(sets, models), NULL)
+  compare_sets(stats::setNames(sets, models), NULL, 0)
 }
 
 # Any kind of calls -> list(name, cells (all that were looked at), cell, guide, umi (one each per pair), counts or NULL).
@@ -169,7 +174,7 @@ table_pairs <- function(table, what) {
 }
 
 # Named sets of call_set() -> calls_comparison. A pair is one number, so that sets of millions are matched at once.
-compare_sets <- function(sets, rename) {
+compare_sets <- function(sets, rename, min_match) {
   names <- names(sets)
   twice <- anyDuplicated(names)
   if (twice > 0L) abort("argument", "Two sets are named ", quote_names(names[twice]), ". Give each a name of its own.")
@@ -180,7 +185,7 @@ compare_sets <- function(sets, rename) {
     own <- sets[[k]]$cells
     as_first <- own
     if (k > 1L) {
-      as_first <- names_in_first(own, cells, names[c(k, 1L)], rename)
+      as_first <- names_in_first(own, cells, names[c(k, 1L)], rename, min_match)
       refuse_no_guide(sets[[k]], sets[seq_len(k - 1L)], names, k)
     }
     cells <- c(cells, setdiff(as_first, cells))
@@ -213,11 +218,12 @@ compare_sets <- function(sets, rename) {
 }
 
 # The names of `own` cells in the first set; those that are not there keep theirs.
-names_in_first <- function(own, cells, names, rename) {
+names_in_first <- function(own, cells, names, rename, min_match) {
   own <- renamed_cells(own, rename)
   if (length(own) == 0L || length(cells) == 0L) return(own)
   matched <- match_cells(
-    own, cells, paste("the set", quote_names(names[1L])), paste("the set", quote_names(names[2L])), "calls for the same cells"
+    own, cells, paste("the set", quote_names(names[1L])), paste("the set", quote_names(names[2L])), "calls for the same cells",
+    min_match
   )
   if (matched$how != "") {
     say_choice(

@@ -10,7 +10,7 @@ guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL,
   modality <- guide_experiment(x, modality)
   experiment <- if (is.null(modality)) x else SingleCellExperiment::altExp(x, modality)
   refuse_genes(experiment, modality)
-  counts <- check_counts(experiment_layer(experiment, layer, modality))
+  counts <- check_counts(experiment_layer(experiment, layer, modality), modality)
   metadata <- SummarizedExperiment::colData(x)
   batch <- column_values(batch, "batch", metadata, "colData(x)")
   covariate <- column_values(covariate, "covariate", metadata, "colData(x)")
@@ -18,19 +18,42 @@ guide_counts.SummarizedExperiment <- function(x, batch = NULL, covariate = NULL,
 }
 
 #' @export
-attach_calls.SummarizedExperiment <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL) {
+attach_calls.SummarizedExperiment <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL, min_match = 0.1) {
   need_experiment_packages(x)
-  joined <- join_cells(x, calls, join, cells)
+  if (are_several(calls)) {
+    return(attach_each(x, calls, join, cells, function(x, calls, cells, sample) {
+      attach_to_experiment(x, calls, modality, "left", cells, min_match, sample)
+    }))
+  }
+  attach_to_experiment(x, calls, modality, join, cells, min_match)$x
+}
+
+# list(x, cells): the cells with calls, these or earlier, as `x` names them. `sample` names the set of calls, where there are several.
+attach_to_experiment <- function(x, calls, modality, join, cells, min_match, sample = NULL) {
+  check_calls(calls)
+  place <- place_of_calls(x, calls, modality)
+  before <- if (!identical(place, NA_character_)) earlier_calls(x, place)
+  joined <- join_cells(x, calls, join, cells, min_match, before$cells)
   x <- joined$x
   calls <- joined$calls
-  modality <- place_of_calls(x, calls, modality)
-  columns <- call_columns(calls, colnames(x))
+  list(x = put_calls(x, calls, place, before$provenance, sample), cells = c(before$cells, calls$cells$cell_barcode))
+}
+
+# The calls that an experiment has already: list(provenance, cells); NULL without any.
+earlier_calls <- function(x, modality) {
+  kept <- kept_calls(x, modality)
+  if (is.null(kept$provenance) || !all(call_column_names %in% names(kept$columns))) return(NULL)
+  list(provenance = kept$provenance, cells = cells_before(kept$provenance, colnames(x)))
+}
+
+put_calls <- function(x, calls, modality, before, sample) {
+  columns <- call_columns(calls, colnames(x), SummarizedExperiment::colData(x))
   for (name in names(columns)) SummarizedExperiment::colData(x)[[name]] <- columns[[name]]
-  if (is.null(modality)) return(keep_calls(x, calls, colnames(x)))
-  if (is.na(modality)) return(add_guides(x, calls))
+  if (is.null(modality)) return(keep_calls(x, calls, colnames(x), before, sample))
+  if (is.na(modality)) return(add_guides(x, calls, sample))
   # withDimnames = FALSE leaves the altExp's own column names, or their absence, as they are.
   SingleCellExperiment::altExp(x, modality, withDimnames = FALSE) <-
-    keep_calls(SingleCellExperiment::altExp(x, modality, withDimnames = FALSE), calls, colnames(x))
+    keep_calls(SingleCellExperiment::altExp(x, modality, withDimnames = FALSE), calls, colnames(x), before, sample)
   x
 }
 
@@ -59,14 +82,14 @@ place_of_calls <- function(x, calls, modality) {
   NA_character_
 }
 
-add_guides <- function(x, calls) {
+add_guides <- function(x, calls, sample = NULL) {
   if (!inherits(x, "SingleCellExperiment")) {
     say_choice("`x` is no SingleCellExperiment and does not have the guides: it gets the columns of the cells only.")
     return(x)
   }
   counts <- place_by_name(calls$counts, rownames(calls$counts), colnames(x))
   guides <- SingleCellExperiment::SingleCellExperiment(list(counts = counts))
-  SingleCellExperiment::altExp(x, "guides") <- keep_calls(guides, calls, colnames(x))
+  SingleCellExperiment::altExp(x, "guides") <- keep_calls(guides, calls, colnames(x), NULL, sample)
   x
 }
 
@@ -86,8 +109,31 @@ kept_calls.SummarizedExperiment <- function(x, modality) {
     assigned = if ("assigned" %in% SummarizedExperiment::assayNames(experiment)) {
       SummarizedExperiment::assay(experiment, "assigned")
     },
-    provenance = S4Vectors::metadata(experiment)$kaichi
+    provenance = joined_provenance(x, S4Vectors::metadata(experiment))
   )
+}
+
+# cbind() puts the metadata of experiments one after another: each has its own provenance, and its cells follow each other.
+joined_provenance <- function(x, metadata) {
+  found <- unname(metadata[names(metadata) == "kaichi"])
+  if (length(found) < 2L) return(metadata$kaichi)
+  sets <- list()
+  n <- vapply(found, function(one) if (is.null(one$n_cells)) NA_integer_ else one$n_cells, 0L)
+  # Cells that were left out since cannot be told apart.
+  first <- if (identical(sum(n), ncol(x))) cumsum(c(0L, n))
+  for (k in seq_along(found)) {
+    own <- found[[k]]$sets
+    if (is.null(own)) {
+      cells <- if (!is.null(first)) colnames(x)[first[k] + seq_len(n[k])] else character()
+      own <- list(c(found[[k]][!names(found[[k]]) %in% c("n_cells", "cells")], list(cells = cells)))
+      names(own) <- paste("set", k)
+    }
+    sets <- c(sets, own)
+  }
+  names(sets) <- make.unique(names(sets), sep = " ")
+  newest <- found[[length(found)]]
+  newest$sets <- sets
+  newest
 }
 
 #' @export
@@ -100,12 +146,22 @@ need_experiment_packages <- function(x) {
   }
 }
 
-keep_calls <- function(experiment, calls, cells) {
-  assigned <- place_by_name(calls$assigned, rownames(experiment), cells)
+# `before` is how earlier calls of other cells were made, or NULL.
+keep_calls <- function(experiment, calls, cells, before = NULL, sample = NULL) {
+  assays <- SummarizedExperiment::assayNames(experiment)
+  earlier <- if (!is.null(before) && "assigned" %in% assays) SummarizedExperiment::assay(experiment, "assigned", withDimnames = FALSE)
+  assigned <- assigned_with(calls, earlier, rownames(experiment), cells)
+  if (!is.null(before) && "counts" %in% assays) {
+    counts <- counts_with(calls, SummarizedExperiment::assay(experiment, "counts", withDimnames = FALSE), rownames(experiment), cells)
+    if (!is.null(counts)) SummarizedExperiment::assay(experiment, "counts", withDimnames = FALSE) <- counts
+  }
   SummarizedExperiment::assay(experiment, "assigned", withDimnames = FALSE) <- assigned
   columns <- guide_columns(calls, rownames(experiment))
   for (name in names(columns)) SummarizedExperiment::rowData(experiment)[[name]] <- columns[[name]]
-  S4Vectors::metadata(experiment)$kaichi <- call_provenance(calls)
+  metadata <- S4Vectors::metadata(experiment)
+  metadata <- metadata[names(metadata) != "kaichi"]
+  provenance <- with_earlier(call_provenance(calls), before, calls$cells$cell_barcode, cells, sample)
+  S4Vectors::metadata(experiment) <- c(metadata, list(kaichi = c(provenance, list(n_cells = length(cells)))))
   experiment
 }
 
@@ -127,7 +183,7 @@ guide_experiment <- function(x, modality) {
 
   types <- feature_types(x)
   main_holds_guides <- (!is.null(main) && is_guide_name(main)) || all_guides(types) ||
-    (length(alts) == 0L && is.null(types))
+    (length(alts) == 0L && is.null(types) && (is.null(main) || !is_gene_modality(main)))
   alt_holds_guides <- vapply(alts, function(name) {
     is_guide_name(name) || all_guides(feature_types(SingleCellExperiment::altExp(x, name)))
   }, logical(1L))

@@ -11,7 +11,7 @@ guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NU
   need_package("SeuratObject", "to use a Seurat object")
   check_one_name(layer, "layer")
   modality <- guide_assay(x, modality)
-  counts <- check_counts(assay_layer(x@assays[[modality]], if (is.null(layer)) "counts" else layer, modality))
+  counts <- check_counts(assay_layer(x@assays[[modality]], if (is.null(layer)) "counts" else layer, modality), modality)
   batch <- column_values(batch, "batch", x@meta.data, "x@meta.data")
   covariate <- column_values(covariate, "covariate", x@meta.data, "x@meta.data")
   # One value for each cell of the object; the assay may have fewer, in another order.
@@ -22,25 +22,45 @@ guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NU
 }
 
 #' @export
-attach_calls.Seurat <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL) {
+attach_calls.Seurat <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL, min_match = 0.1) {
   need_package("SeuratObject", "to use a Seurat object")
-  joined <- join_cells(x, calls, join, cells)
-  x <- joined$x
-  calls <- joined$calls
+  if (are_several(calls)) {
+    return(attach_each(x, calls, join, cells, function(x, calls, cells, sample) {
+      attach_to_seurat(x, calls, modality, "left", cells, min_match, sample)
+    }))
+  }
+  attach_to_seurat(x, calls, modality, join, cells, min_match)$x
+}
+
+# list(x, cells): the cells with calls, these or earlier, as `x` names them. `sample` names the set of calls, where there are several.
+attach_to_seurat <- function(x, calls, modality, join, cells, min_match, sample = NULL) {
+  check_calls(calls)
   guides <- rownames(calls$assigned)
   modality <- assay_of_calls(x, guides, modality)
+  kept <- if (!is.na(modality)) kept_calls(x, modality)
+  has_calls <- !is.null(kept$assigned) && all(call_column_names %in% names(kept$columns))
+  earlier_cells <- if (has_calls) cells_before(kept$provenance, colnames(x))
+  joined <- join_cells(x, calls, join, cells, min_match, earlier_cells)
+  x <- joined$x
+  calls <- joined$calls
+  before <- if (has_calls) kept$provenance
   if (is.na(modality)) {
     modality <- "GDO"
     x@assays[[modality]] <- new_assay(place_by_name(calls$counts, guides, colnames(x)), modality)
   }
-  columns <- call_columns(calls, colnames(x))
+  columns <- call_columns(calls, colnames(x), x@meta.data)
   x@meta.data[names(columns)] <- columns
 
   assay <- x@assays[[modality]]
-  assigned <- calls$assigned
-  rownames(assigned) <- seurat_names(guides, rownames(assay))
-  own_names <- stats::setNames(guides, rownames(assigned))
-  assigned <- place_by_name(assigned, rownames(assay), colnames(assay))
+  renamed <- calls
+  rownames(renamed$assigned) <- rownames(renamed$counts) <- seurat_names(guides, rownames(assay))
+  own_names <- stats::setNames(guides, rownames(renamed$assigned))
+  earlier <- if (has_calls) kept_calls(x, modality)$assigned
+  assigned <- assigned_with(renamed, earlier, rownames(assay), colnames(assay))
+  if (has_calls && inherits(assay, "Assay")) {
+    counts <- counts_with(renamed, assay@counts, rownames(assay), colnames(assay))
+    if (!is.null(counts)) assay@counts <- assay@data <- counts
+  }
   if (inherits(assay, "Assay")) {
     beside <- assigned_assay(modality)
     x@assays[[beside]] <- new_assay(assigned, beside)
@@ -49,9 +69,10 @@ attach_calls.Seurat <- function(x, calls, modality = NULL, join = c("inner", "le
   }
   # Only where Seurat has other names than the calls.
   own_names <- own_names[own_names != names(own_names)]
-  assay@misc[["kaichi"]] <- c(call_provenance(calls), if (length(own_names) > 0L) list(guide_names = own_names))
+  provenance <- with_earlier(call_provenance(calls), before, calls$cells$cell_barcode, colnames(x), sample)
+  assay@misc[["kaichi"]] <- c(provenance, if (length(own_names) > 0L) list(guide_names = own_names))
   x@assays[[modality]] <- assay
-  x
+  list(x = x, cells = c(earlier_cells, calls$cells$cell_barcode))
 }
 
 # The assay with the guides of the calls; NA if there is none.
@@ -111,6 +132,12 @@ guide_assay <- function(x, modality) {
   }
   # What an earlier run attached is no choice.
   assays <- setdiff(assays, assigned_assay(assays))
+  if (length(assays) == 1L && is_gene_modality(assays)) {
+    abort(
+      "modality", "The only assay of `x` is ", quote_names(assays), ", which is named for genes.\n",
+      "  If it holds the guides, say so with `modality = ", quote_names(assays), "`; else give the object that has them."
+    )
+  }
   found <- if (length(assays) == 1L) assays else assays[is_guide_name(assays)]
   if (length(found) == 1L) {
     message("Taking the guides from the assay ", quote_names(found), ".")

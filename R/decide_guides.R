@@ -2,14 +2,14 @@
 #'
 #' Turns the scores of [score_guides()] into calls. A new threshold needs no new fit.
 #'
-#' One rule decides: `min_confidence`, `min_log_odds`, `quantile` or `fdr`. Two of them are an error; without any it is
-#' `min_confidence = 0.9`.
+#' One rule decides: `min_confidence`, `min_log_odds`, `quantile` or `fdr`. Two of them are an error. Without any, the model's own
+#' default decides (`rule` and `cut` of [guide_models()]), as in [assign_guides()]. kaichi for Python has `min_confidence = 0.9` there:
+#' give that for its calls.
 #'
 #' @param scores A `guide_scores` of [score_guides()].
 #' @param min_confidence Calls have a score of at least this. One number, 0 to 1. A pair whose score is 0 is never called.
-#'   The default holds only if no other rule is given. 1 calls the pairs whose posterior rounds to 1; for a stricter cut
-#'   give `min_log_odds`. [assign_guides()] takes the model's own default instead
-#'   (`cut` of [guide_models()]).
+#'   If `NULL` and no other rule is given, the model's default. 1 calls the pairs whose posterior rounds to 1; for a stricter cut
+#'   give `min_log_odds`.
 #' @param min_umi Pairs with fewer UMIs are not called, whatever the model, and do not count for `fdr`. One number, 0 or more.
 #' @param quantile Model `quantiles` only, instead of `min_confidence`: per guide, this share (0 to 1) of the cells that have
 #'   it are called, rounded down, the largest shares of the cell's guide UMIs first.
@@ -41,14 +41,14 @@
 #' sure <- decide_guides(scores, min_log_odds = 20, log_odds = TRUE)
 #' head(sure$pairs)
 #' @export
-decide_guides <- function(scores, min_confidence = 0.9, min_umi = 0, quantile = NULL, fdr = NULL,
+decide_guides <- function(scores, min_confidence = NULL, min_umi = 0, quantile = NULL, fdr = NULL,
                           fdr_by = c("overall", "guide"), min_log_odds = NULL, log_odds = FALSE) {
   if (!inherits(scores, "guide_scores")) {
     abort("argument", "`scores` must be the result of score_guides(), not ", describe_class(scores), ".")
   }
   info <- find_model(scores$model)
   check_one_rule(
-    min_confidence = !missing(min_confidence), min_log_odds = !is.null(min_log_odds), quantile = !is.null(quantile),
+    min_confidence = !is.null(min_confidence), min_log_odds = !is.null(min_log_odds), quantile = !is.null(quantile),
     fdr = !is.null(fdr)
   )
   check_flag(log_odds, "log_odds")
@@ -64,8 +64,10 @@ decide_guides <- function(scores, min_confidence = 0.9, min_umi = 0, quantile = 
   } else if (!is.null(quantile)) {
     refuse_quantile(info)
     decide("quantile", check_number(quantile, "quantile", 0, 1))
-  } else {
+  } else if (!is.null(min_confidence)) {
     decide("min_confidence", check_number(min_confidence, "min_confidence", 0, 1))
+  } else {
+    decide(info$rule, info$cut)
   }
 }
 
@@ -161,7 +163,7 @@ decide_scores <- function(scores, info, rule, cut, min_umi, n_jobs = NULL, add_l
     ),
     class = "guide_calls"
   )
-  carry_guides(calls, scores$guides)
+  carry_guides(carry_samples(calls, scores$samples), scores$guides)
 }
 
 # The log odds of the stored counts. Scores of earlier versions have none: double(), by which Rust goes by the posteriors, or where

@@ -3,6 +3,10 @@
 #' @useDynLib kaichi, .registration = TRUE
 NULL
 
+#' Whether nearly all names are barcodes of cells.
+#' @noRd
+rs_are_barcodes <- function(names) .Call(wrap__rs_are_barcodes, names)
+
 #' The defaults of the control.
 #' @noRd
 rs_control <- function() .Call(wrap__rs_control)
@@ -14,6 +18,11 @@ rs_control <- function() .Call(wrap__rs_control)
 #' @noRd
 rs_decide <- function(guides, cells, p, i, x, score, log_odds, rule, cut, min_umi, posterior, add_log_odds, status, n_jobs) .Call(wrap__rs_decide, guides, cells, p, i, x, score, log_odds, rule, cut, min_umi, posterior, add_log_odds, status, n_jobs)
 
+#' What the names of features tell: list(genes, leftovers); `genes` says why they are genes, "" if they are not; `leftovers` are
+#' the places, 1-based, of those that stand for reads without a guide.
+#' @noRd
+rs_features <- function(names) .Call(wrap__rs_features, names)
+
 #' The place of the model in the registry, 1-based, or the error that names the nearest.
 #' @noRd
 rs_find_model <- function(name) .Call(wrap__rs_find_model, name)
@@ -21,6 +30,14 @@ rs_find_model <- function(name) .Call(wrap__rs_find_model, name)
 #' The first stored value that is no UMI count: list(position, reason, zeros); position is 1-based, 0 when all are counts.
 #' @noRd
 rs_first_bad_count <- function(x) .Call(wrap__rs_first_bad_count, x)
+
+#' The columns that a guide table lacks but has by the names of others: list(name, from, choices); `from` is the place of each, 1-based.
+#' @noRd
+rs_guide_columns <- function(columns) .Call(wrap__rs_guide_columns, columns)
+
+#' Whether each is the name of a modality of genes.
+#' @noRd
+rs_is_gene_modality <- function(names) .Call(wrap__rs_is_gene_modality, names)
 
 #' Whether each is a name under which people keep guides.
 #' @noRd
@@ -30,16 +47,25 @@ rs_is_guide_name <- function(names) .Call(wrap__rs_is_guide_name, names)
 #' @noRd
 rs_is_guide_type <- function(types) .Call(wrap__rs_is_guide_type, types)
 
+#' The columns of a long table of counts, 1-based: c(cell, guide, count); empty for another table.
+#' @noRd
+rs_long_columns <- function(columns) .Call(wrap__rs_long_columns, columns)
+
 #' The registry, one element per column.
 #' @noRd
 rs_models <- function() .Call(wrap__rs_models)
 
-#' Reads guide counts: list(p, i, x, guides, cells, batch, facts, choices); `facts` are columns of a guide table, `choices` what is
-#' to be said. `options` are named strings.
+#' What the rows of a wide table are: "guides_by_cells", "cells_by_guides", or "" where nothing tells it.
 #' @noRd
-rs_read <- function(path, options, n_jobs) .Call(wrap__rs_read, path, options, n_jobs)
+rs_orient <- function(rows, columns, corner, guides) .Call(wrap__rs_orient, rows, columns, corner, guides)
 
-#' Reads a guide table: a list of columns.
+#' Reads guide counts: list(p, i, x, guides, cells, batch, columns, facts, choices); `columns` are what is known of the cells of several
+#' files, `facts` columns of a guide table, `choices` what is to be said. `samples` are names for the paths, or empty for one path;
+#' `options` are named strings, `guides` the ids of the guide table, or empty.
+#' @noRd
+rs_read <- function(paths, samples, options, guides, n_jobs) .Call(wrap__rs_read, paths, samples, options, guides, n_jobs)
+
+#' Reads a guide table: list(columns, choices).
 #' @noRd
 rs_read_guide_table <- function(path) .Call(wrap__rs_read_guide_table, path)
 
@@ -72,9 +98,9 @@ rs_simulate_guides <- function(screen, names, lengths, numbers, seed, n_jobs) .C
 #' @noRd
 rs_check_output <- function(path, input, overwrite) .Call(wrap__rs_check_output, path, input, overwrite)
 
-#' Whether the file is an .h5ad that can be opened.
+#' Whether the file is an .h5ad that can be opened, with guides only in that layer, NULL for X.
 #' @noRd
-rs_is_h5ad <- function(path) .Call(wrap__rs_is_h5ad, path)
+rs_is_h5ad <- function(path, layer) .Call(wrap__rs_is_h5ad, path, layer)
 
 #' From an .h5ad to an .h5ad, by blocks of cells: list(fits, screen, guides, worth, n_cells), as of rs_score() and rs_decide(), and the
 #' names of the guides. `notes` is a named list of strings and numbers for uns/kaichi.

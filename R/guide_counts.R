@@ -6,6 +6,7 @@
 #   covariate NULL, or one positive number per cell
 #   modality  NULL, or the name of the altExp / assay the counts came from
 #   guides    absent, or a guide table, one row per guide in the order of the counts, with what the input says of them
+#   samples   absent, or for several files a data.frame, one row per cell, with its sample and what the sample sheet says of that
 
 #' @keywords internal
 guide_counts <- function(x, batch = NULL, covariate = NULL, modality = NULL, layer = NULL, n_jobs = NULL) UseMethod("guide_counts")
@@ -34,35 +35,121 @@ guide_counts.character <- function(x, batch = NULL, covariate = NULL, modality =
   file_counts(x, batch, covariate, modality, layer, n_jobs)
 }
 
-file_counts <- function(x, batch, covariate, modality, layer, n_jobs, feature_type = NULL, orientation = NULL) {
+# `choices` are those that only files have, see file_choices(); `table` is the guide table of the user, or NULL.
+file_counts <- function(x, batch, covariate, modality, layer, n_jobs, choices = list(), table = NULL) {
   column <- batch_column(batch)
-  file <- read_guide_file(x, layer, column, modality, feature_type, orientation, n_jobs)
+  file <- do.call(read_guide_file, c(
+    list(x, layer = layer, batch = column, modality = modality, n_jobs = n_jobs, guides = table$guide_id), choices
+  ))
   if (!is.null(column)) batch <- file$batch
   # `modality` is of use where the counts go back into a container, which a file is not.
-  checked_counts(file$counts, batch, covariate, NULL, file$guides)
+  checked_counts(file$counts, batch, covariate, NULL, file$guides, file$samples)
 }
 
+# The arguments of the verbs that are for files only.
+file_choices <- function(feature_type, orientation, features, barcodes, guides = NULL) {
+  given <- list(feature_type = feature_type, orientation = orientation, features = features, barcodes = barcodes)
+  c(given[!vapply(given, is.null, NA)], if (takes_union(guides)) list(union = TRUE))
+}
+
+takes_union <- function(guides) identical(guides, "union")
+
 # guide_counts() for a verb, with the choices that only files have.
-verb_counts <- function(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation) {
-  if (is.character(x) && is.null(dim(x))) {
-    return(file_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation))
+verb_counts <- function(x, batch, covariate, modality, layer, n_jobs, choices, table = NULL) {
+  if (isFALSE(batch)) batch <- NULL
+  if ((is.character(x) && is.null(dim(x))) || is_sheet(x)) {
+    return(file_counts(x, batch, covariate, modality, layer, n_jobs, choices, table))
   }
-  given <- c("feature_type", "orientation")[c(!is.null(feature_type), !is.null(orientation))]
+  of_table <- if (is.data.frame(x)) "orientation"
+  given <- setdiff(names(choices), of_table)
+  if ("union" %in% given) {
+    abort("argument", "`guides` is \"union\", which is for the paths of several files, but `x` is of class ", quote_names(class(x)), ".")
+  }
   if (length(given) > 0L) {
     abort(
       "argument", "`", given[1L], "` is for the path of a file, but `x` is of class ", quote_names(class(x)), ". Leave it out."
     )
   }
+  if (is.data.frame(x)) x <- table_counts(x, choices$orientation, table$guide_id)
   guide_counts(x, batch = batch, covariate = covariate, modality = modality, layer = layer, n_jobs = n_jobs)
 }
 
-checked_counts <- function(counts, batch, covariate, modality, guides = NULL) {
+# Where the model has batches and the user says nothing, the samples of several files are the batches.
+with_sample_batch <- function(counts, batch, infos) {
+  if (!is.null(batch) || is.null(counts$samples) || length(unique(counts$samples$sample)) < 2L) return(counts)
+  if (!any(vapply(infos, `[[`, NA, "uses_batch"))) return(counts)
+  say_choice("Taking the sample as `batch`. Give `batch` to choose otherwise, FALSE for none.")
+  counts$batch <- check_batch(counts$samples$sample, colnames(counts$counts))
+  counts
+}
+
+# A data.frame of counts, long or wide, as a guides x cells matrix; `guides` are the ids of the guide table, or NULL.
+table_counts <- function(x, orientation = NULL, guides = NULL) {
+  x <- as.data.frame(x)
+  if (!is.null(orientation)) check_choice(orientation, "orientation", c("guides_by_cells", "cells_by_guides"))
+  long <- rust_long_columns(names(x))
+  if (length(long) == 3L) return(long_counts(x, names(x)[long]))
+  is_text <- vapply(x, function(column) is.character(column) || is.factor(column), NA)
+  if (sum(is_text) > 1L) {
+    abort(
+      "counts", "`x` has several columns of text, ", quote_names(names(x)[is_text]), ", where one may name its rows.\n",
+      "  A long table has columns such as cell_barcode, guide_id and umi_count."
+    )
+  }
+  rows <- if (any(is_text)) as.character(x[[which(is_text)]]) else rownames(x)
+  if (!any(is_text) && .row_names_info(x) < 0L) {
+    abort("names", "`x` has no row names and no column that names its rows. Give it one.")
+  }
+  corner <- if (any(is_text)) names(x)[is_text] else ""
+  counts <- as.matrix(x[!is_text])
+  rownames(counts) <- rows
+  if (is.null(orientation)) orientation <- rust_orient(rows, colnames(counts), corner, if (is.null(guides)) character() else guides)
+  if (orientation == "") {
+    abort(
+      "format", "`x` has ", nrow(counts), " rows (", quote_names(rows, 2L), ") and ", ncol(counts), " columns (",
+      quote_names(colnames(counts), 2L), "), either of which may be the guides.\n  Say which: `orientation = \"guides_by_cells\"`, ",
+      "where rows are guides, or \"cells_by_guides\"; or give the guide table as `guides`."
+    )
+  }
+  if (orientation == "cells_by_guides") t(counts) else counts
+}
+
+# `columns` are those of cells, guides and counts.
+long_counts <- function(x, columns) {
+  cell <- as.character(x[[columns[1L]]])
+  guide <- as.character(x[[columns[2L]]])
+  umi <- x[[columns[3L]]]
+  if (!is.numeric(umi)) abort("counts", "The column ", quote_names(columns[3L]), " of `x` must hold numbers, not ", describe_class(umi), ".")
+  if (length(unique(x$sample)) > 1L) cell <- paste(x$sample, cell, sep = "_")
+  say_choice(
+    "Reading `x` as a long table: cells of ", quote_names(columns[1L]), ", guides of ", quote_names(columns[2L]), ", counts of ",
+    quote_names(columns[3L]), "."
+  )
+  named <- !is.na(guide) & guide != ""
+  cells <- unique(cell)
+  guides <- unique(guide[named])
+  i <- match(guide[named], guides)
+  j <- match(cell[named], cells)
+  twice <- anyDuplicated((j - 1) * length(guides) + i)
+  if (twice > 0L) {
+    abort(
+      "format", "The guide ", quote_names(guides[i[twice]]), " stands more than once in cell ", quote_names(cells[j[twice]]),
+      " of `x`. Give each pair one row."
+    )
+  }
+  Matrix::sparseMatrix(
+    i = i, j = j, x = as.double(umi[named]), dims = c(length(guides), length(cells)), dimnames = list(guides, cells)
+  )
+}
+
+checked_counts <- function(counts, batch, covariate, modality, guides = NULL, samples = NULL) {
   cells <- colnames(counts)
   c(
     list(
       counts = counts, batch = check_batch(batch, cells), covariate = check_covariate(covariate, cells), modality = modality
     ),
-    if (!is.null(guides)) list(guides = guides)
+    if (!is.null(guides)) list(guides = guides),
+    if (!is.null(samples)) list(samples = samples)
   )
 }
 
@@ -75,6 +162,18 @@ no_container_argument <- function(value, name, what) {
 # `batch = "column"` names a column of the file's obs or the container's cell metadata; anything longer is the batch itself.
 batch_column <- function(batch) {
   if (is.character(batch) && length(batch) == 1L && !is.na(batch)) batch else NULL
+}
+
+# The number at the end of each barcode, by which cellranger aggr tells the libraries.
+barcode_suffixes <- function(cells) {
+  without <- which(!grepl("-[0-9]+$", cells))
+  if (length(without) > 0L) {
+    abort(
+      "batch", "The cell ", quote_names(cells[without[1L]]), " has no number at its end, as cellranger aggr writes it (AAAC-2).\n",
+      "  Give the batch of each cell itself."
+    )
+  }
+  sub(".*-", "", cells)
 }
 
 # A covariate for every cell -> its numbers in the order of the cells.
@@ -120,8 +219,8 @@ check_covariate <- function(covariate, cells) {
   as.double(covariate)
 }
 
-# Any matrix-like object -> the dgCMatrix described at the head of this file.
-check_counts <- function(x) {
+# Any matrix-like object -> the dgCMatrix described at the head of this file. `modality` is for messages: where it comes from.
+check_counts <- function(x, modality = NULL) {
   if (!inherits(x, "dgCMatrix")) {
     if (is.matrix(x) && !is.numeric(x) && !is.logical(x)) {
       abort("counts", "`x` is a ", typeof(x), " matrix; guide counts are whole numbers.")
@@ -138,6 +237,8 @@ check_counts <- function(x) {
   if (ncol(x) == 0L) abort("counts", "`x` has no cells (0 columns). Rows are guides and columns are cells.")
   check_names(rownames(x), nrow(x), "guide", "row")
   check_names(colnames(x), ncol(x), "cell", "column")
+  refuse_transposed(x)
+  x <- guides_only(x, modality)
   bad <- rust_first_bad_count(x@x)
   if (bad$position > 0L) {
     # findInterval counts the starts at or before the entry; of empty cells that share a start it takes the last.
@@ -151,6 +252,31 @@ check_counts <- function(x) {
   }
   if (bad$zeros) x <- Matrix::drop0(x)
   sort_rows(x)
+}
+
+# Rows that are named by barcodes are cells.
+refuse_transposed <- function(x) {
+  if (nrow(x) < 2L || !rust_are_barcodes(rownames(x)) || rust_are_barcodes(colnames(x))) return(invisible())
+  abort(
+    "names", "The rows of `x` are named by barcodes, such as ", quote_names(rownames(x), 1L), ", and its columns ",
+    quote_names(colnames(x), 2L), ": it is cells x guides.\n  Rows are guides and columns are cells: give t(x)."
+  )
+}
+
+# Genes are refused as in the readers, and rows for reads without a guide are left out.
+guides_only <- function(x, modality) {
+  told <- rust_features(rownames(x))
+  if (nzchar(told$genes)) {
+    where <- if (is.null(modality)) "`x`" else paste0("The experiment or assay ", quote_names(modality))
+    abort(
+      if (is.null(modality)) "names" else "modality", where, " holds genes, not guides: ", told$genes, ".\n  Give the counts of the guides."
+    )
+  }
+  if (length(told$leftovers) == 0L) return(x)
+  left <- rownames(x)[told$leftovers]
+  say_choice("Leaving out ", quote_names(left), ": ", if (length(left) == 1L) "it is" else "they are", " no guide.")
+  if (length(left) == nrow(x)) abort("counts", "`x` has no guides but rows for reads without one.")
+  x[-told$leftovers, , drop = FALSE]
 }
 
 as_dgc <- function(x) {
@@ -195,6 +321,7 @@ check_names <- function(names, n, what, side) {
 # A batch for every cell -> a factor without unused levels.
 check_batch <- function(batch, cells) {
   if (is.null(batch)) return(NULL)
+  if (identical(batch, "barcode_suffix")) batch <- barcode_suffixes(cells)
   if (!(is.factor(batch) || is.character(batch) || is.numeric(batch) || is.logical(batch))) {
     abort("batch", "`batch` is of class ", quote_names(class(batch)), ". Give a vector with one value per cell, or the name of a column.")
   }
@@ -205,6 +332,8 @@ check_batch <- function(batch, cells) {
   if (length(missing) > 0L) {
     abort("batch", "`batch` is NA for cell ", quote_names(cells[missing[1L]]), " (", length(missing), " such cells). Give every cell a batch.")
   }
+  # In the order of their bytes, as the readers have them: that of the locale would change the fits.
+  if (is.character(batch)) batch <- factor(batch, sort(unique(batch), method = "radix"))
   batch <- droplevels(as.factor(batch))
   names(batch) <- NULL
   batch

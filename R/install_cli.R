@@ -3,8 +3,8 @@
 #' Builds the program `kaichi`, which assigns guides in a shell or a pipeline without R, and puts it into a folder.
 #'
 #' The sources of the program are installed with the package and built by Rust's cargo, which takes a few minutes and downloads
-#' the crates that the program needs beyond those of the package. Rust and HDF5 must be there as for the installation of the
-#' package; if HDF5 was given by the environment variable `HDF5_DIR` then, set it again. The program needs neither R nor this
+#' the crates that the program needs beyond those of the package. Rust must be there as for the installation of the
+#' package. The program needs neither R nor this
 #' package when it runs. Its results are those of the package, bit for bit. `kaichi --help` says what it does; `kaichi man` is its
 #' manual page, and `kaichi completions` writes the completions of bash, zsh and fish.
 #'
@@ -63,7 +63,9 @@ build_cli <- function(build, verbose) {
       if (nzchar(rust)) c("--config", shQuote(paste0("build.rustc=\"", file.path(rust, "rustc"), "\""))),
       "--manifest-path", shQuote(file.path(build, "Cargo.toml")), "--target-dir", shQuote(target)
     ),
-    stdout = shown, stderr = shown, env = rpath()
+    stdout = shown, stderr = shown,
+    # HDF5_DIR is for another HDF5 than the package's own. The shell forgets it; the session keeps it.
+    env = if (.Platform$OS.type == "windows") character() else "unset HDF5_DIR;"
   ))
   if (status != 0L) {
     said <- if (verbose) "See above." else paste(utils::tail(readLines(log, warn = FALSE), 10L), collapse = "\n")
@@ -80,11 +82,4 @@ cargo_place <- function(script) {
     tools$rust_bin(system.file("DESCRIPTION", package = "kaichi")),
     error = function(e) abort("package", conditionMessage(e))
   )
-}
-
-# A library in a place of its own must be found again when the program starts.
-rpath <- function() {
-  hdf5 <- Sys.getenv("HDF5_DIR")
-  if (!nzchar(hdf5) || .Platform$OS.type == "windows") return(character())
-  paste0("RUSTFLAGS=", shQuote(paste0("-C link-arg=-Wl,-rpath,", file.path(hdf5, "lib"))))
 }

@@ -25,12 +25,31 @@ sparse_of_rust <- function(p, i, x, dim, dimnames = list(NULL, NULL)) {
   matrix
 }
 
-# `options` is a named list of strings, those of `ReadOptions` in Rust; NULL is not said.
-rust_read <- function(path, options, n_jobs) {
-  unwrap(rs_read(enc2utf8(path), lapply(Filter(Negate(is.null), options), enc2utf8), jobs(n_jobs)))
+# `samples` are names for the paths, or empty. `options` is a named list of strings, those of `ReadOptions` in Rust; NULL is not said.
+# `guides` are the ids of the guide table, or empty.
+rust_read <- function(paths, samples, options, guides, n_jobs) {
+  options <- lapply(Filter(Negate(is.null), options), enc2utf8)
+  unwrap(rs_read(enc2utf8(paths), enc2utf8(samples), options, enc2utf8(guides), jobs(n_jobs)))
 }
 
+# list(columns, choices).
 rust_read_guide_table <- function(path) unwrap(rs_read_guide_table(enc2utf8(path)))
+
+# The columns that a guide table has by the names of others: list(name, from, choices).
+rust_guide_columns <- function(columns) unwrap(rs_guide_columns(enc2utf8(columns)))
+
+# What names of features tell: list(genes, leftovers).
+rust_features <- function(names) unwrap(rs_features(enc2utf8(names)))
+
+rust_are_barcodes <- function(names) unwrap(rs_are_barcodes(enc2utf8(names)))
+
+rust_is_gene_modality <- function(names) unwrap(rs_is_gene_modality(enc2utf8(names)))
+
+rust_long_columns <- function(columns) unwrap(rs_long_columns(enc2utf8(columns)))
+
+rust_orient <- function(rows, columns, corner, guides) {
+  unwrap(rs_orient(enc2utf8(rows), enc2utf8(columns), enc2utf8(corner), enc2utf8(guides)))
+}
 
 rust_is_guide_type <- function(types) unwrap(rs_is_guide_type(enc2utf8(types)))
 
@@ -78,7 +97,7 @@ rust_decide <- function(counts, score, log_odds, rule, cut, min_umi, posterior, 
 # Whether progress_tick() is called while Rust works.
 rust_show_progress <- function(show) unwrap(rs_show_progress(show))
 
-rust_is_h5ad <- function(path) unwrap(rs_is_h5ad(enc2utf8(path)))
+rust_is_h5ad <- function(path, layer = NULL) unwrap(rs_is_h5ad(enc2utf8(path), if (!is.null(layer)) enc2utf8(layer)))
 
 rust_check_output <- function(path, input, overwrite) unwrap(rs_check_output(enc2utf8(path), enc2utf8(input), overwrite))
 

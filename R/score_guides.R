@@ -19,6 +19,7 @@
 #'     \item{params}{list. Everything that was set.}
 #'     \item{version}{chr. The version of kaichi.}
 #'     \item{guides}{The guide table in the order of the counts, only where there is one.}
+#'     \item{samples}{For several files, a data.frame with one row per cell: its `sample`, and what the sample sheet says of that.}
 #'   }
 #'   It holds plain R values and survives [saveRDS()].
 #' @section What the model `ambient` learns:
@@ -98,8 +99,8 @@
 #' }
 #' @export
 score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch = NULL, covariate = NULL, modality = NULL,
-                         layer = NULL, feature_type = NULL, orientation = NULL, n_jobs = NULL, control = model_control(),
-                         BPPARAM = NULL, verbose = NULL) {
+                         layer = NULL, feature_type = NULL, orientation = NULL, features = NULL, barcodes = NULL,
+                         n_jobs = NULL, control = model_control(), BPPARAM = NULL, verbose = NULL) {
   check_dots_empty(...)
   info <- find_model(model)
   if (info$rule == "single_stage") {
@@ -113,9 +114,12 @@ score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch =
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
   check_verbose(verbose)
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, feature_type, orientation)
-  counts <- with_guide_table(counts, guides)
-  file <- shard_file(x, layer, modality, feature_type, orientation)
+  table <- verb_guide_table(guides)
+  choices <- file_choices(feature_type, orientation, features, barcodes, guides)
+  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices, table)
+  counts <- with_sample_batch(counts, batch, list(info))
+  counts <- with_guide_table(counts, table)
+  file <- shard_file(x, layer, modality, choices, table)
   with_progress(
     verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = has_posterior(info))
   )
@@ -158,8 +162,9 @@ score_counts <- function(counts, info, n_jobs, control, BPPARAM = NULL, file = N
     ),
     class = "guide_scores"
   )
-  # No element where there is no table.
+  # No element where there is no table, or one file.
   scores$guides <- counts$guides
+  scores$samples <- counts$samples
   scores
 }
 
@@ -188,7 +193,7 @@ print.guide_scores <- function(x, ...) {
     "<guide_scores> ", big(nrow(x$counts)), " guides x ", big(ncol(x$counts)), " cells, model ", x$model, "\n",
     "  ", big(length(x$counts@x)), " stored counts scored\n",
     fits_line(x$fits, x$model),
-    "  Next: decide_guides(scores, ", if (x$model == "quantiles") "quantile = 0.05" else "min_confidence = 0.9", ")\n",
+    "  Next: decide_guides(scores, ", find_model(x$model)$rule, " = ", format(find_model(x$model)$cut), ")\n",
     sep = ""
   )
   invisible(x)

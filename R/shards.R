@@ -17,13 +17,15 @@ check_bpparam <- function(BPPARAM) {
 }
 
 # What a worker needs to read the counts itself; NULL for counts in memory.
-shard_file <- function(x, layer, modality = NULL, feature_type = NULL, orientation = NULL) {
-  if (!is.character(x)) return(NULL)
-  list(
-    path = normalizePath(x, winslash = "/", mustWork = TRUE), layer = layer, modality = modality, feature_type = feature_type,
-    orientation = orientation
-  )
+shard_file <- function(x, layer, modality = NULL, choices = list(), table = NULL) {
+  if (!is_one_file(x)) return(NULL)
+  whole <- function(path) if (!is.null(path)) normalizePath(path, winslash = "/", mustWork = TRUE)
+  choices[c("features", "barcodes")] <- list(whole(choices$features), whole(choices$barcodes))
+  c(list(path = whole(x), layer = layer, modality = modality, guides = table$guide_id), choices)
 }
+
+# One path, of which several processes can read the same.
+is_one_file <- function(x) is.character(x) && length(x) == 1L && is.null(names(x))
 
 # As rust_score(), by the workers of `BPPARAM`.
 score_shards <- function(counts, info, n_jobs, control, BPPARAM, file, log_odds = FALSE) {

@@ -1,16 +1,17 @@
 # Calls to .h5ad and .h5mu: the output of assign_guides(), block by block or from memory, and write_calls().
 
 check_output <- function(x, output, overwrite) {
-  if (!is.character(x)) {
+  if (!is.character(x) && !is_sheet(x)) {
     abort(
       "argument", "`output` is for the path of a file, but `x` is of class ", quote_names(class(x)), ".\n",
       "  Leave `output` out, and write the result with write_calls()."
     )
   }
-  check_string(x, "x", "the path of a file")
+  paths <- if (is_sheet(x)) as.character(x$path) else x
+  if (!is_sheet(x)) check_paths(x)
   check_h5ad_path(output, "output")
   check_flag(overwrite, "overwrite")
-  rust_check_output(path.expand(output), path.expand(x), overwrite)
+  for (path in unname(paths)) rust_check_output(path.expand(output), path.expand(path), overwrite)
   invisible()
 }
 

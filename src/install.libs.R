@@ -7,5 +7,5 @@ if (file.exists("symbols.rds")) file.copy("symbols.rds", libs, overwrite = TRUE)
 rust <- file.path(R_PACKAGE_DIR, "rust")
 dir.create(rust, showWarnings = FALSE)
 # The workspace, without what was built or unpacked in it.
-file.copy(file.path("rust", c("Cargo.toml", "Cargo.lock", "src", "core", "cli")), rust, recursive = TRUE)
+file.copy(file.path("rust", c("Cargo.toml", "Cargo.lock", "src", "core", "cli", "hdf5")), rust, recursive = TRUE)
 file.copy(file.path("..", "tools", "msrv.R"), rust)

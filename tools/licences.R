@@ -31,18 +31,27 @@ crates <- Filter(function(crate) paste(crate$name, crate$version) %in% ours, cra
 crates <- crates[order(vapply(crates, `[[`, "", "name"), vapply(crates, `[[`, "", "version"), method = "radix")]
 if (length(crates) == 0L || any(vapply(crates, `[[`, "", "licence") == "")) stop("A crate states no licence.")
 
+hdf5 <- list(
+  name = "HDF5", version = "2.2.0", repository = "https://github.com/HDFGroup/hdf5", licence = "BSD-3-Clause",
+  authors = "The HDF Group; The Board of Trustees of the University of Illinois; see src/rust/hdf5/LICENSE"
+)
+
 authors <- c(
   "The authors of the Rust crates that the package is compiled with:", "",
-  vapply(crates, function(crate) paste0(crate$name, " (version ", crate$version, "): ", crate$authors), "")
+  vapply(crates, function(crate) paste0(crate$name, " (version ", crate$version, "): ", crate$authors), ""), "",
+  "The authors of the C library that it holds:", "", paste0(hdf5$name, " (version ", hdf5$version, "): ", hdf5$authors)
 )
 rule <- strrep("-", 62L)
+entry <- function(crate) c(
+  paste("Name:      ", crate$name), paste("Version:   ", crate$version), paste("Repository:", crate$repository),
+  paste("Authors:   ", crate$authors), paste("License:   ", crate$licence), rule
+)
 note <- c(
   "The package is compiled with the following Rust crates, which src/rust/vendor.tar.xz of a source package holds with the texts",
   "of their licences.", "", rule,
-  unlist(lapply(crates, function(crate) c(
-    paste("Name:      ", crate$name), paste("Version:   ", crate$version), paste("Repository:", crate$repository),
-    paste("Authors:   ", crate$authors), paste("License:   ", crate$licence), rule
-  )))
+  unlist(lapply(crates, entry)), "",
+  "It also holds the C library HDF5, compiled from src/rust/hdf5/hdf5-2.2.0.tar.gz; its licence is src/rust/hdf5/LICENSE.", "",
+  rule, entry(hdf5)
 )
 
 files <- list("../../inst/AUTHORS" = authors, "../../LICENSE.note" = note)

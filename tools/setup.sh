@@ -8,14 +8,15 @@ set -eu
 cd "$(dirname "$0")/.."
 level=${1:?"run, test, check or coverage"}
 
-run_packages="r-base-core r-base-dev r-cran-matrix libhdf5-dev pkg-config ca-certificates"
+run_packages="r-base-core r-base-dev r-cran-matrix ca-certificates"
 test_packages="r-cran-testthat r-cran-cli r-cran-ggplot2 r-cran-base64enc r-cran-knitr r-cran-rmarkdown r-cran-seurat r-cran-mixtools
   r-bioc-singlecellexperiment r-bioc-summarizedexperiment r-bioc-delayedarray r-bioc-hdf5array
+  r-bioc-rhdf5 r-cran-hdf5r r-bioc-dropletutils
   r-bioc-biocparallel r-cran-batchtools"
 check_packages="r-cran-roxygen2 devscripts pandoc tidy xz-utils"
 
 if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
-  echo "No apt here: R, Rust and HDF5 are taken as they are." >&2
+  echo "No apt here: R and Rust are taken as they are." >&2
   exit 0
 fi
 

@@ -16,7 +16,7 @@ test_that("as_sce() holds counts, calls, scores, fits and targets, and can be as
   expect_identical(rows$target, LETTERS[10:1])
   expect_identical(rows$warning, calls$fits$warning)
   expect_identical(rownames(x), rownames(counts))
-  again <- suppressMessages(assign_guides(x, min_confidence = 0.9))
+  again <- suppressMessages(assign_guides(x))
   expect_identical(again$guide_id, calls$cells$guide_id)
   # Fits per batch are no rows of guides.
   beta <- as_sce(assign_guides(counts, model = "beta2"))

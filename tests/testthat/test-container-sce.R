@@ -42,7 +42,7 @@ test_that("a plain SummarizedExperiment gives its counts and takes the calls", {
     S4Vectors::metadata(y)$kaichi,
     list(
       model = "umi", params = list(min_umi = 5), version = "1",
-      fits = data.frame(guide_id = rownames(container_counts()), status = "ok")
+      fits = data.frame(guide_id = rownames(container_counts()), status = "ok"), n_cells = 8L
     )
   )
 })
@@ -310,7 +310,7 @@ test_that("assign_guides() gives an experiment the calls of its counts", {
     for (name in call_names) expect_identical(y[[name]], calls$cells[[name]])
     guides <- if (length(SingleCellExperiment::altExpNames(y)) > 0L) SingleCellExperiment::altExp(y) else y
     expect_identical(SummarizedExperiment::assay(guides, "assigned"), calls$assigned)
-    expect_identical(S4Vectors::metadata(guides)$kaichi, unclass(calls)[c("model", "params", "version", "fits", "screen")])
+    expect_identical(S4Vectors::metadata(guides)$kaichi, c(unclass(calls)[c("model", "params", "version", "fits", "screen")], n_cells = 8L))
   }
   named <- assign_guides(x, model = "poisson", batch = "lane", modality = "CRISPR Guide Capture")
   given <- assign_guides(x, model = "poisson", batch = x$lane, modality = "CRISPR Guide Capture")

@@ -60,11 +60,14 @@ for (class in names(makers)) {
       expect_identical(got$modality, name)
     }
     suppressWarnings(only <- SeuratObject::CreateSeuratObject(make(counts = container_counts()), assay = "RNA"))
-    expect_message(got <- guide_counts(only), "assay \"RNA\"")
-    expect_identical(got$counts, container_counts())
+    # An assay that is named for genes is taken only where the user says so.
+    expect_error(guide_counts(only), "named for genes.*modality = \"RNA\"", class = "kaichi_error_modality")
+    expect_identical(guide_counts(only, modality = "RNA")$counts, container_counts())
     # Also after the first run, which with an Assay leaves a second one.
+    suppressWarnings(only <- SeuratObject::CreateSeuratObject(make(counts = container_counts()), assay = "pool"))
+    expect_message(got <- guide_counts(only), "assay \"pool\"")
     only <- attach_by_hand(only)
-    expect_identical(suppressMessages(guide_counts(only))$modality, "RNA")
+    expect_identical(suppressMessages(guide_counts(only))$modality, "pool")
     crispr <- attach_by_hand(seurat_object(make, "CRISPR"))
     expect_identical(suppressMessages(guide_counts(crispr))$modality, "CRISPR")
 

@@ -10,7 +10,8 @@ test_that("scores and a decision at the same cut are the calls of assign_guides(
       }
     }
     expect_calls(decide_guides(scores), screen$counts, model)
-    expect_identical(decide_guides(scores), decide_guides(scores, min_confidence = 0.9, min_umi = 0), label = model)
+    # The same words, the same calls.
+    expect_identical(decide_guides(scores), assign_guides(screen$counts, model, batch = screen$batch), label = model)
   }
   scores <- score_guides(screen$counts, "quantiles")
   for (quantile in c(0, 0.05, 0.5, 1)) {
@@ -300,7 +301,7 @@ test_that("arguments that are wrong say so", {
     error_text("argument", decide_guides(scores, 2))
     error_text("argument", decide_guides(scores, NA))
     error_text("argument", decide_guides(scores, Inf))
-    error_text("argument", decide_guides(scores, NULL))
+    error_text("argument", decide_guides(scores, "0.9"))
     error_text("argument", decide_guides(scores, min_umi = NaN))
     error_text("argument", decide_guides(scores, min_umi = c(1, 2)))
     error_text("argument", decide_guides(scores, quantile = 0.1))

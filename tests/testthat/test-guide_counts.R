@@ -73,7 +73,7 @@ test_that("what holds no counts is an error", {
   expect_snapshot({
     error_text("counts", assign_guides(text))
     error_text("counts", assign_guides(x + 0i))
-    error_text("argument", assign_guides(as.data.frame(x)))
+    error_text("format", assign_guides(as.data.frame(x)))
     error_text("argument", assign_guides(1:3))
     error_text("argument", assign_guides(list(x)))
     error_text("argument", assign_guides(NULL))
@@ -86,7 +86,7 @@ test_that("what holds no counts is an error", {
 test_that("a path that is none is an error", {
   expect_snapshot({
     error_text("argument", assign_guides(NA_character_))
-    error_text("argument", assign_guides(c("a.h5ad", "b.h5ad")))
+    error_text("file", assign_guides(c("a.h5ad", "b.h5ad")))
     error_text("argument", assign_guides(character()))
     error_text("file", assign_guides(""))
     error_text("file", assign_guides("absent.h5ad"))

@@ -23,7 +23,7 @@ test_that("a file and a data.frame give the same table", {
 
 test_that("tables that cannot be used are refused", {
   file <- tempfile(fileext = ".csv")
-  writeLines(c("guide,target", "a,b"), file)
+  writeLines(c("number,target", "a,b"), file)
   expect_error(read_guide_table(file), "no column \"guide_id\"", class = "kaichi_error_format")
   expect_error(read_guide_table("absent.csv"), "does not exist", class = "kaichi_error_file")
   expect_error(read_guide_table(list(1)), "must be a data.frame", class = "kaichi_error_argument")

@@ -91,6 +91,15 @@ test_that("sparse rows, sparse columns and dense counts, of any version, give on
   }
 })
 
+test_that("equal calls are equal files, at any time", {
+  files <- c(new_file(), new_file("-later.h5ad"))
+  assign_guides(guides_file(), model = "umi", output = files[1])
+  Sys.sleep(1.1)
+  assign_guides(guides_file(), model = "umi", output = files[2])
+  bytes <- lapply(files, function(file) readBin(file, "raw", file.size(file)))
+  expect_identical(bytes[[2]], bytes[[1]])
+})
+
 test_that("an output is input again, and its columns are replaced", {
   first <- new_file()
   again <- new_file("-again.h5ad")

@@ -11,6 +11,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Once};
 use std::time::Duration;
@@ -20,7 +21,9 @@ use kaichi_core::counts::{first_bad_count, GuideCounts};
 use kaichi_core::decide::{decide, set_probability, Cut, Evidence, Rule};
 use kaichi_core::diagnose::{diagnose, Diagnosis};
 use kaichi_core::fit::{Column, Columns};
-use kaichi_core::io::{self, Orientation, ReadOptions};
+use kaichi_core::io::guide_table::GuideTable;
+use kaichi_core::io::samples::{self, Input};
+use kaichi_core::io::{self, features, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, MODELS};
 use kaichi_core::run::{on_threads, Progress};
 use kaichi_core::stream::worth_columns;
@@ -57,11 +60,12 @@ fn condition(error: &Error) -> Robj {
     robj
 }
 
-/// Reads guide counts: list(p, i, x, guides, cells, batch, facts, choices); `facts` are columns of a guide table, `choices` what is
-/// to be said. `options` are named strings.
+/// Reads guide counts: list(p, i, x, guides, cells, batch, columns, facts, choices); `columns` are what is known of the cells of several
+/// files, `facts` columns of a guide table, `choices` what is to be said. `samples` are names for the paths, or empty for one path;
+/// `options` are named strings, `guides` the ids of the guide table, or empty.
 /// @noRd
 #[extendr]
-fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
+fn rs_read(paths: Vec<String>, samples: Vec<String>, options: List, guides: Vec<String>, n_jobs: i32) -> Robj {
     guard(|| {
         let options: HashMap<&str, Robj> = options.iter().collect();
         let option = |name: &str| options.get(name).and_then(|value| value.as_str());
@@ -71,10 +75,20 @@ fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
             modality: option("modality"),
             feature_type: option("feature_type"),
             orientation: option("orientation").map(Orientation::new).transpose()?,
+            features: option("features"),
+            barcodes: option("barcodes"),
+            guides: (!guides.is_empty()).then_some(&guides[..]),
+            union: option("union").is_some(),
         };
-        let path = std::path::Path::new(path);
-        let file = watched(n_jobs, |progress| progress.reading(|| io::read(path, &options)))?;
-        let facts = file.facts.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
+        let inputs = inputs_of(&paths, samples)?;
+        let file = watched(n_jobs, |progress| {
+            progress.reading(|| match (&inputs[..], &paths[..]) {
+                ([], [path]) => io::read(Path::new(path), &options),
+                _ => samples::read(&inputs, &options),
+            })
+        })?;
+        let text =
+            |columns: GuideTable| columns.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
         Ok(list!(
             p = vectors::integers(file.indptr),
             i = vectors::integers(file.guides),
@@ -82,20 +96,116 @@ fn rs_read(path: &str, options: List, n_jobs: i32) -> Robj {
             guides = file.guide_names,
             cells = vectors::names(file.cell_names),
             batch = file.batch.map_or(Robj::from(()), Robj::from),
-            facts = columns(facts),
+            columns = of_cells(&file.samples),
+            facts = columns(text(file.facts)),
             choices = file.choices
         )
         .into())
     })
 }
 
-/// Reads a guide table: a list of columns.
+/// What is known of the samples, as columns of the cells, each text once.
+fn of_cells(samples: &samples::Samples) -> Robj {
+    let places: Vec<usize> = samples.of_cells(&(0..samples.n_cells.len()).collect::<Vec<_>>());
+    let (names, values): (Vec<&str>, Vec<Robj>) = samples
+        .columns
+        .iter()
+        .map(|(name, values)| {
+            // 0 is NA.
+            let place = |&sample: &usize| values[sample].as_ref().map_or(0, |_| sample as i32 + 1);
+            let texts: Robj =
+                values.iter().map(|value| value.as_deref().unwrap_or_default()).collect::<Vec<_>>().into();
+            (name.as_str(), vectors::chosen(&texts, places.iter().map(place).collect()))
+        })
+        .unzip();
+    let mut list: Robj = List::from_values(values).into();
+    let set = list.set_names(names);
+    debug_assert!(set.is_ok());
+    list
+}
+
+/// The files of a screen; none for one path without a name.
+fn inputs_of(paths: &[String], samples: Vec<String>) -> kaichi_core::Result<Vec<Input>> {
+    let files: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
+    let samples = match (samples.is_empty(), &files[..]) {
+        (true, [_]) => return Ok(vec![]),
+        (true, _) => samples::names(&files)?,
+        (false, _) => samples,
+    };
+    Ok(samples.into_iter().zip(files).map(|(sample, path)| Input { sample, path, columns: vec![] }).collect())
+}
+
+/// Reads a guide table: list(columns, choices).
 /// @noRd
 #[extendr]
 fn rs_read_guide_table(path: &str) -> Robj {
     guard(|| {
-        let table = io::guide_table::read(std::path::Path::new(path))?;
-        Ok(columns(table.into_iter().map(|(name, values)| (name, Column::Text(values))).collect()))
+        let (table, choices) = io::guide_table::read(Path::new(path))?;
+        let table = table.into_iter().map(|(name, values)| (name, Column::Text(values))).collect();
+        Ok(list!(columns = columns(table), choices = choices).into())
+    })
+}
+
+/// The columns that a guide table lacks but has by the names of others: list(name, from, choices); `from` is the place of each, 1-based.
+/// @noRd
+#[extendr]
+fn rs_guide_columns(columns: Vec<String>) -> Robj {
+    guard(|| {
+        let (added, choices) = io::guide_table::synonyms(&columns);
+        let (names, places): (Vec<&str>, Vec<usize>) = added.into_iter().unzip();
+        let from: Vec<i32> = places.into_iter().map(|at| at as i32 + 1).collect();
+        Ok(list!(name = names, from = from, choices = choices).into())
+    })
+}
+
+/// What the names of features tell: list(genes, leftovers); `genes` says why they are genes, "" if they are not; `leftovers` are
+/// the places, 1-based, of those that stand for reads without a guide.
+/// @noRd
+#[extendr]
+fn rs_features(names: Vec<String>) -> Robj {
+    guard(|| {
+        let left: Vec<i32> =
+            (1..).zip(&names).filter(|(_, name)| features::is_leftover(name)).map(|(at, _)| at).collect();
+        Ok(list!(genes = features::are_genes(&names, &[]).unwrap_or_default(), leftovers = left).into())
+    })
+}
+
+/// Whether nearly all names are barcodes of cells.
+/// @noRd
+#[extendr]
+fn rs_are_barcodes(names: Vec<String>) -> Robj {
+    guard(|| Ok(features::are_barcodes(&names).into()))
+}
+
+/// Whether each is the name of a modality of genes.
+/// @noRd
+#[extendr]
+fn rs_is_gene_modality(names: Vec<String>) -> Robj {
+    guard(|| Ok(names.iter().map(|name| features::is_gene_modality(name)).collect::<Vec<bool>>().into()))
+}
+
+/// The columns of a long table of counts, 1-based: c(cell, guide, count); empty for another table.
+/// @noRd
+#[extendr]
+fn rs_long_columns(columns: Vec<String>) -> Robj {
+    guard(|| {
+        let places = io::table::long_columns(&columns);
+        Ok(places.map_or(vec![], |places| places.map(|at| at as i32 + 1).to_vec()).into())
+    })
+}
+
+/// What the rows of a wide table are: "guides_by_cells", "cells_by_guides", or "" where nothing tells it.
+/// @noRd
+#[extendr]
+fn rs_orient(rows: Vec<String>, columns: Vec<String>, corner: &str, guides: Vec<String>) -> Robj {
+    guard(|| {
+        let table = (!guides.is_empty()).then_some(&guides[..]);
+        Ok(match io::table::orient(&rows, &columns, corner, table, None) {
+            Some((Orientation::GuidesByCells, _)) => Orientation::NAMES[0],
+            Some((Orientation::CellsByGuides, _)) => Orientation::NAMES[1],
+            None => "",
+        }
+        .into())
     })
 }
 
@@ -103,14 +213,14 @@ fn rs_read_guide_table(path: &str) -> Robj {
 /// @noRd
 #[extendr]
 fn rs_is_guide_type(types: Vec<String>) -> Robj {
-    guard(|| Ok(types.iter().map(|name| io::features::is_guide_type(name)).collect::<Vec<bool>>().into()))
+    guard(|| Ok(types.iter().map(|name| features::is_guide_type(name)).collect::<Vec<bool>>().into()))
 }
 
 /// Whether each is a name under which people keep guides.
 /// @noRd
 #[extendr]
 fn rs_is_guide_name(names: Vec<String>) -> Robj {
-    guard(|| Ok(names.iter().map(|name| io::features::is_guide_name(name)).collect::<Vec<bool>>().into()))
+    guard(|| Ok(names.iter().map(|name| features::is_guide_name(name)).collect::<Vec<bool>>().into()))
 }
 
 /// The first stored value that is no UMI count: list(position, reason, zeros); position is 1-based, 0 when all are counts.
@@ -508,13 +618,19 @@ extendr_module! {
     mod kaichi;
     use simulate;
     use write;
+    fn rs_are_barcodes;
     fn rs_control;
     fn rs_decide;
+    fn rs_features;
     fn rs_find_model;
     fn rs_first_bad_count;
+    fn rs_guide_columns;
+    fn rs_is_gene_modality;
     fn rs_is_guide_name;
     fn rs_is_guide_type;
+    fn rs_long_columns;
     fn rs_models;
+    fn rs_orient;
     fn rs_read;
     fn rs_read_guide_table;
     fn rs_score;

@@ -11,11 +11,14 @@ use kaichi_core::{models, Error};
 
 use crate::{columns, control_of, data_frame, guard, or_null, watched};
 
-/// Whether the file is an .h5ad that can be opened.
+/// Whether the file is an .h5ad that can be opened, with guides only in that layer, NULL for X.
 /// @noRd
 #[extendr]
-fn rs_is_h5ad(path: &str) -> Robj {
-    guard(|| Ok(h5ad::is(Path::new(path)).into()))
+fn rs_is_h5ad(path: &str, layer: Nullable<String>) -> Robj {
+    guard(|| {
+        let layer = Option::<String>::from(layer);
+        Ok(h5ad::is(Path::new(path), layer.as_deref()).into())
+    })
 }
 
 /// An error where that file cannot be written; `input` is "" where the content comes from no file.

@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Result<(CallSet, Vec<String>)> {
             false => Err(Error::File(format!("The folder \"{}\" has no {PER_CELL} of Cell Ranger.", path.display()))),
         };
     }
-    if h5ad::is(path) {
+    if h5ad::is(path, None) {
         let file = h5ad::scores::read_calls(path)?;
         let cells = file.cell_names.into_iter().zip(file.indptr.windows(2));
         let guides = |range: &[i32]| {

@@ -11,12 +11,12 @@ use crate::settings;
 
 /// The default of assign_guides() and score_guides() of the R package.
 pub const DEFAULT_MODEL: &str = "poisson_gauss";
-/// The default of decide_guides() of the R package.
-pub const DEFAULT_CUT: f64 = 0.9;
 
 pub const FORMATS: [&str; 6] = ["h5ad", "h5mu", "csv", "cells", "crispat", "cellranger"];
 
-const INPUTS: &str = "The guide counts: an .h5ad, .h5mu, 10x .h5, molecule_info.h5, or a folder with an .mtx";
+const INPUTS: &str =
+    "The guide counts: an .h5ad, .h5mu, 10x .h5, molecule_info.h5, a CSV or TSV, a folder with an .mtx or that of a \
+                      run of Cell Ranger; several are one screen, whose cells are named sample_barcode";
 
 const EXIT: &str = "\
 Exit status:
@@ -30,7 +30,8 @@ const TABLES: &str = "\
 Without --output, and with --format cells, the result is a CSV table with one row per cell, in input order: cell_barcode,
 guide_id (the called guide with the highest confidence), umi_count, assignment_confidence, is_unassigned,
 is_multi_infected, n_guides_detected, set_probability (that the cell carries exactly the guides called, for models whose
-confidence is a posterior) and, where --guides or the input has targets, target. An output ending in .csv gets one row per
+confidence is a posterior); of several files sample, and the columns of the sample sheet; and, where --guides or the input has
+targets, target. An output ending in .csv gets one row per
 called pair; .h5ad and .h5mu get counts, calls, scores and fits, as the R package writes them. What is missing is empty. A
 name that ends in .csv.gz is compressed.";
 
@@ -49,8 +50,8 @@ fn assign() -> Command {
     Command::new("assign")
         .about("Decides which guides each cell received: scores every (cell, guide) pair and calls those that pass")
         .after_help(format!("{TABLES}\n\n{EXIT}"))
-        .args(input("counts", INPUTS))
-        .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
+        .args(counts_input())
+        .group(ArgGroup::new("source").args(["counts", "INPUT", "samples"]).required(true))
         .arg(model(|_| true))
         .args(rules(false))
         .arg(guides_option())
@@ -69,8 +70,8 @@ fn score() -> Command {
              batch, in uns/kaichi/fits), and the model in uns/kaichi, as kaichi for Python keeps them; and, of posteriors, their log \
              odds in the layer \"log_odds\". What a model learns of the screen as a whole is in uns/kaichi/screen.\n\n{EXIT}"
         ))
-        .args(input("counts", INPUTS))
-        .group(ArgGroup::new("source").args(["counts", "INPUT"]).required(true))
+        .args(counts_input())
+        .group(ArgGroup::new("source").args(["counts", "INPUT", "samples"]).required(true))
         .arg(model(keeps_scores))
         .arg(guides_option())
         .args(count_options())
@@ -144,6 +145,20 @@ fn man() -> Command {
         .arg(Arg::new("COMMAND").help("That of one command, as in kaichi man assign"))
 }
 
+/// The counts: one file or folder, or several, which are one screen.
+fn counts_input() -> [Arg; 3] {
+    let [option, place] = input("counts", INPUTS);
+    [
+        option.num_args(1..),
+        place.num_args(1..),
+        path(
+            "samples",
+            "SHEET",
+            "CSV with the columns sample and path, a file or folder of counts each; other columns become columns of the cells",
+        ),
+    ]
+}
+
 /// The input, as an option or by its place.
 fn input(option: &'static str, about: &'static str) -> [Arg; 2] {
     [
@@ -191,7 +206,12 @@ fn rules(later: bool) -> Vec<Arg> {
     });
     let single = names(|info| info.rule == DefaultRule::SingleStage);
     let (min_confidence, quantile) = match later {
-        true => (format!("Calls have a score of at least this, 0 to 1 [default: {DEFAULT_CUT}]"), String::new()),
+        true => (
+            format!(
+                "Calls have a score of at least this, 0 to 1 [default: that of the model, {min_confidence}; kaichi for Python has 0.9]"
+            ),
+            format!(" [default: {quantile}]"),
+        ),
         false => (
             format!(
                 "Calls have a score of at least this, 0 to 1. Not for {single}, which decide by themselves \
@@ -241,7 +261,10 @@ fn count_options() -> Vec<Arg> {
         Arg::new("batch")
             .long("batch")
             .value_name("COLUMN")
-            .help(format!("Column of obs with the batch of each cell. Used by {batched}")),
+            .help(format!(
+                "Column of obs, or of the sample sheet, with the batch of each cell; barcode_suffix for the number at the end of the \
+                 barcode, as cellranger aggr writes it. Of several files the sample, if not said. Used by {batched}"
+            )),
         Arg::new("layer").long("layer").value_name("NAME").help("Layer with the raw UMI counts [default: X]"),
         Arg::new("modality").long("modality").value_name("NAME").help("Of an .h5mu: the modality with the guides"),
         Arg::new("feature-type")
@@ -252,7 +275,11 @@ fn count_options() -> Vec<Arg> {
             .long("orientation")
             .value_name("WHICH")
             .value_parser(PossibleValuesParser::new(Orientation::NAMES))
-            .help("Of an .mtx: what its rows and columns are"),
+            .help("Of an .mtx or a wide table: what its rows and columns are"),
+        path("features", "FILE", "Of an .mtx: the file that names its features, where it is not found beside it"),
+        path("barcodes", "FILE", "Of an .mtx: the file that names its cells"),
+        flag("union", "Of several files: takes all guides, where the files do not have the same"),
+        flag("no-batch", "Of several files: does not take the sample as batch").conflicts_with("batch"),
         Arg::new("params").long("params").value_name("JSON|@FILE").help(
             "Settings of the models as JSON, as in {\"starts\": 4, \"umi_threshold\": 3}, or @ and a file with it; an option of \
              its own goes first",

@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use kaichi_core::decide::{Cut, Rule};
 use kaichi_core::fit::{Column, Columns};
 use kaichi_core::io::guide_table::{self, GuideTable};
+use kaichi_core::io::samples::{self, Found, Input};
 use kaichi_core::io::{self, h5ad, inspect, GuideFile, Orientation, ReadOptions};
 use kaichi_core::models::{self, Control, DefaultRule, Model, ModelInfo, MODELS};
 use kaichi_core::stream;
@@ -13,7 +14,7 @@ use kaichi_core::{Error, Result};
 
 use crate::call_sets::{agreement, differences, read as read_call_set, Overlap};
 use crate::cellranger;
-use crate::cli::{is_of_screen, is_posterior, names, DEFAULT_CUT, DEFAULT_MODEL};
+use crate::cli::{is_of_screen, is_posterior, names, DEFAULT_MODEL};
 use crate::numbers::{number, option, Range};
 use crate::output::{print, Target};
 use crate::report::{Report, Unfinished};
@@ -42,24 +43,24 @@ fn assign(matches: &ArgMatches) -> Result<()> {
     let info = model.info();
     let mut control = settings::control(matches, &info)?;
     let rule = Rule { cut: chosen_cut(matches, &info, default_cut(&info))?, min_umi: min_umi(matches)? };
-    let input = source(matches, "counts")?;
-    let outputs = Outputs::new(matches, &input)?;
+    let inputs = count_files(matches)?;
+    let outputs = Outputs::new(matches, &inputs)?;
     outputs.check_screen(&info)?;
     let report = Report::new(matches);
     report.detail(format_args!("model {}, {} {}", info.name, rule.cut.name(), number(rule.cut.value())));
-    let options = read_options(matches)?;
+    let options = read_options(matches, None)?;
     let counts_only = options == ReadOptions { layer: options.layer, ..ReadOptions::default() };
-    if let (Format::H5ad, Target::File(path)) = (outputs.format, &outputs.calls) {
-        if counts_only && !matches.contains_id("guides") && h5ad::is(&input) {
-            return stream_assign(matches, &input, path, model, &control, rule, &outputs, &report);
+    if let (Format::H5ad, Target::File(path), [input]) = (outputs.format, &outputs.calls, &inputs[..]) {
+        if counts_only && !matches.contains_id("guides") && h5ad::is(input, options.layer) {
+            return stream_assign(matches, input, path, model, &control, rule, &outputs, &report);
         }
     }
     control.log_odds = rule.cut.uses_log_odds();
-    let (mut screen, file) = scored(matches, &input, model, &control, &report)?;
+    let (mut screen, template) = scored(matches, &inputs, model, &control, &report)?;
     let decision = report.watch("deciding", |_| screen.decide(rule))?;
     // Calls are written without them, whatever the rule: half of the file would be log odds.
     screen.log_odds = vec![];
-    outputs.write(&screen, &decision, file.then_some(&input), &report)
+    outputs.write(&screen, &decision, template.as_ref(), &report)
 }
 
 /// From .h5ad to .h5ad, a block of cells at a time.
@@ -105,25 +106,26 @@ fn score(matches: &ArgMatches) -> Result<()> {
         )));
     }
     let control = Control { log_odds: true, ..settings::control(matches, &info)? };
-    let input = source(matches, "counts")?;
+    let inputs = count_files(matches)?;
+    let taken: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
     let overwrite = matches.get_flag("overwrite");
     let path = matches.get_one::<PathBuf>("output");
-    let Target::File(path) = Target::new(path.map(PathBuf::as_path), "output", overwrite, &[&input])? else {
+    let Target::File(path) = Target::new(path.map(PathBuf::as_path), "output", overwrite, &taken)? else {
         return Err(Error::Argument("--output of kaichi score is an .h5ad: give the name of a file.".into()));
     };
     let outputs = Outputs {
         calls: Target::Stdout,
         format: Format::H5ad,
-        fits: table_target(matches, "fits", &[&input, &path])?,
-        screen: table_target(matches, "screen", &[&input, &path])?,
+        fits: table_target(matches, "fits", &[&taken[..], &[&path]].concat())?,
+        screen: table_target(matches, "screen", &[&taken[..], &[&path]].concat())?,
         overwrite,
         rna: None,
     };
     outputs.check_screen(&info)?;
     let report = Report::new(matches);
-    let (screen, file) = scored(matches, &input, model, &control, &report)?;
+    let (screen, template) = scored(matches, &inputs, model, &control, &report)?;
     let unfinished = Unfinished::new();
-    report.watch("writing", |_| screen.write_scores(&path, overwrite, file.then_some(input.as_path())))?;
+    report.watch("writing", |_| screen.write_scores(&path, overwrite, template.as_deref()))?;
     drop(unfinished);
     report.say(format_args!("wrote {}", path.display()));
     outputs.write_fits(&screen.counts.guide_names, &screen.fits, &screen.fits.columns, &screen.whole)
@@ -133,7 +135,7 @@ fn decide(matches: &ArgMatches) -> Result<()> {
     let min_umi = min_umi(matches)?;
     let input = source(matches, "scores")?;
     let in_place = matches.get_flag("in-place");
-    let outputs = Outputs::new(matches, &input)?;
+    let outputs = Outputs::new(matches, std::slice::from_ref(&input))?;
     let report = Report::new(matches);
     let library = Library::read(matches)?;
     report.say(format_args!("reading {}", input.display()));
@@ -142,7 +144,7 @@ fn decide(matches: &ArgMatches) -> Result<()> {
         screen.table = library.of(&screen.counts, &report)?;
     }
     report.say(format_args!("{}, scores of {}", size(&screen.counts), screen.info.name));
-    let cut = chosen_cut(matches, &screen.info, Some(Cut::MinConfidence(DEFAULT_CUT)))?;
+    let cut = chosen_cut(matches, &screen.info, default_cut(&screen.info))?;
     outputs.check_screen(&screen.info)?;
     if outputs.screen.is_some() && screen.whole.is_empty() {
         return Err(Error::Format(format!(
@@ -184,20 +186,30 @@ fn replace(input: &Path, screen: &Screen, decision: &Decision, outputs: &Outputs
     outputs.write_fits_of(screen, decision)
 }
 
-/// Reads and scores; also whether the input is an .h5ad, whose columns an output keeps.
+/// Reads and scores; also the input where it is an .h5ad, whose columns an output keeps.
 fn scored(
     matches: &ArgMatches,
-    input: &Path,
+    inputs: &[PathBuf],
     model: &dyn Model,
     control: &Control,
     report: &Report,
-) -> Result<(Screen, bool)> {
+) -> Result<(Screen, Option<PathBuf>)> {
     let info = model.info();
-    report.say(format_args!("reading {}", input.display()));
-    let options = read_options(matches)?;
     let library = Library::read(matches)?;
-    let counts = report.watch("reading", |_| io::read(input, &options))?;
+    let ids = library.as_ref().map(Library::ids);
+    let options = read_options(matches, ids.as_deref())?;
+    inputs.iter().for_each(|input| report.say(format_args!("reading {}", input.display())));
+    let mut counts = report.watch("reading", |_| match inputs {
+        [one] => io::read(one, &options),
+        several => samples::read(&named(several)?, &options),
+    })?;
     counts.choices.iter().for_each(|choice| report.say(choice));
+    if options.batch.is_none() && info.uses_batch && !matches.get_flag("no-batch") {
+        if let Some(samples) = several_samples(&counts) {
+            report.say("Taking the sample as --batch; --no-batch leaves it out.");
+            counts.batch = Some(samples);
+        }
+    }
     let table = match library {
         Some(library) => library.of(&counts, report)?,
         None => LibraryTable::new(counts.facts.clone(), false),
@@ -219,32 +231,67 @@ fn scored(
         counts,
         table,
     };
-    Ok((screen, h5ad::is(input)))
+    let template = match inputs {
+        [one] => h5ad::is(one, options.layer).then(|| one.clone()),
+        _ => None,
+    };
+    Ok((screen, template))
+}
+
+/// The files with the names of their samples.
+fn named(paths: &[PathBuf]) -> Result<Vec<Input>> {
+    let names = samples::names(paths)?;
+    let input = |(sample, path): (String, &PathBuf)| Input { sample, path: path.clone(), columns: vec![] };
+    Ok(names.into_iter().zip(paths).map(input).collect())
+}
+
+/// The sample of each cell, where there are several.
+fn several_samples(counts: &GuideFile) -> Option<Vec<String>> {
+    let samples: Vec<String> = counts.samples.column(samples::SAMPLE)?.iter().cloned().collect::<Option<_>>()?;
+    (samples.len() > 1).then(|| counts.samples.of_cells(&samples))
 }
 
 /// The table of --guides, read before what takes long.
-struct Library(PathBuf, GuideTable);
+struct Library {
+    path: PathBuf,
+    table: GuideTable,
+    choices: Vec<String>,
+}
 
 impl Library {
+    fn ids(&self) -> Vec<String> {
+        let ids = self.table.iter().find(|(name, _)| name == "guide_id").map(|(_, ids)| ids);
+        ids.into_iter().flatten().flatten().cloned().collect()
+    }
+
     fn read(matches: &ArgMatches) -> Result<Option<Self>> {
         let path = matches.get_one::<PathBuf>("guides").cloned();
-        path.map(|path| guide_table::read(&path).map(|table| Library(path, table))).transpose()
+        path.map(|path| guide_table::read(&path).map(|(table, choices)| Library { path, table, choices })).transpose()
     }
 
     fn of(&self, counts: &GuideFile, report: &Report) -> Result<LibraryTable> {
-        let (rows, choices) = guide_table::rows_of(&self.0, &self.1, &counts.guide_names)?;
-        choices.iter().for_each(|choice| report.say(choice));
+        let (rows, choices) = guide_table::rows_of(&self.path, &self.table, &counts.guide_names)?;
+        self.choices.iter().chain(&choices).for_each(|choice| report.say(choice));
         Ok(LibraryTable::new(rows, true))
     }
 }
 
-fn read_options(matches: &ArgMatches) -> Result<ReadOptions<'_>> {
+fn read_options<'a>(matches: &'a ArgMatches, guides: Option<&'a [String]>) -> Result<ReadOptions<'a>> {
+    let name_file = |name: &str| -> Result<Option<&str>> {
+        let path = matches.get_one::<PathBuf>(name);
+        path.map(|path| path.to_str().ok_or_else(|| Error::Argument(format!("--{name} is no text in UTF-8."))))
+            .transpose()
+    };
     Ok(ReadOptions {
         layer: text(matches, "layer"),
         batch: text(matches, "batch"),
         modality: text(matches, "modality"),
         feature_type: text(matches, "feature-type"),
         orientation: text(matches, "orientation").map(Orientation::new).transpose()?,
+        features: name_file("features")?,
+        barcodes: name_file("barcodes")?,
+        guides,
+        union: matches.get_flag("union"),
     })
 }
 
@@ -283,11 +330,11 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn new(matches: &ArgMatches, input: &Path) -> Result<Self> {
+    fn new(matches: &ArgMatches, inputs: &[PathBuf]) -> Result<Self> {
         let overwrite = matches.get_flag("overwrite");
         let output = matches.get_one::<PathBuf>("output").map(PathBuf::as_path);
         let rna = matches.get_one::<PathBuf>("rna").cloned();
-        let taken: Vec<&Path> = [Some(input), rna.as_deref()].into_iter().flatten().collect();
+        let taken: Vec<&Path> = inputs.iter().map(PathBuf::as_path).chain(rna.as_deref()).collect();
         let format = match text(matches, "format") {
             Some("h5ad") => Format::H5ad,
             Some("h5mu") => Format::H5mu,
@@ -404,6 +451,21 @@ fn told_by_name(output: Option<&Path>) -> Result<Format> {
         "The format of \"{name}\" is not told by its name. Give --format, one of {}.",
         crate::cli::FORMATS.join(", ")
     )))
+}
+
+/// The files of the counts, by their option or their place, or the sample sheet.
+fn count_files(matches: &ArgMatches) -> Result<Vec<PathBuf>> {
+    if let Some(sheet) = matches.get_one::<PathBuf>("samples") {
+        return match samples::find(sheet)? {
+            Found::Several(_) => Ok(vec![sheet.clone()]),
+            Found::One(..) => Err(Error::Format(format!(
+                "The file \"{}\" is no sample sheet: it needs the columns sample and path, and one row for each file.",
+                sheet.display()
+            ))),
+        };
+    }
+    let given = matches.get_many::<PathBuf>("counts").or_else(|| matches.get_many::<PathBuf>("INPUT"));
+    Ok(given.into_iter().flatten().cloned().collect())
 }
 
 /// The input, by its option or its place: one of them is required.

@@ -34,8 +34,7 @@ pub fn listen_to_ctrl_c() -> Result<()> {
     .map_err(|error| Error::Internal(format!("Ctrl-C cannot be listened to: {error}.")))
 }
 
-/// On the main thread, before it ends: does not come back where Ctrl-C ends the process. HDF5 closes its files then, and what fails
-/// of that here is no error of the user's.
+/// On the main thread, before it ends: does not come back where Ctrl-C ends the process, whose status is that of Ctrl-C then.
 pub fn let_ctrl_c_end() {
     drop(writing());
 }

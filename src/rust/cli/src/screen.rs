@@ -235,6 +235,9 @@ impl Screen {
                 _ => store(name, values),
             })
             .collect();
+        let samples = &self.counts.samples;
+        let known = samples.columns.iter();
+        obs.extend(known.map(|(name, values)| Stored::new(name.clone(), Column::Text(samples.of_cells(values)))));
         if let Some(target) = target_in(table) {
             let of_cell = |at: &Option<usize>| at.and_then(|at| target[self.counts.guides[at] as usize].clone());
             let of_cells = decision.calls.best.iter().map(of_cell).collect();

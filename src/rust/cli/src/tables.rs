@@ -36,6 +36,9 @@ pub fn cells(screen: &Screen, decision: &Decision, out: &mut dyn Write) -> io::R
         "n_guides_detected",
         "set_probability",
     ];
+    let samples = &screen.counts.samples;
+    let known: Vec<_> = samples.columns.iter().map(|(name, values)| (name, samples.of_cells(values))).collect();
+    header.extend(known.iter().map(|(name, _)| name.as_str()));
     header.extend(target.map(|_| "target"));
     let row = |(cell, name): (usize, &String)| {
         let n = decision.calls.indptr[cell + 1] - decision.calls.indptr[cell];
@@ -44,6 +47,7 @@ pub fn cells(screen: &Screen, decision: &Decision, out: &mut dyn Write) -> io::R
         let probability = decision.set_probability.as_ref().map_or(f64::NAN, |of| of[cell]);
         let (none, several) = (logical(best.is_none()).to_owned(), logical(n > 1).to_owned());
         let mut row = vec![name.clone(), guide, umis, score, none, several, n.to_string(), number(probability)];
+        row.extend(known.iter().map(|(_, values)| values[cell].clone().unwrap_or_default()));
         row.extend(target.map(|of| best.map_or(String::new(), |at| target_of(screen, of, at))));
         row
     };

@@ -117,7 +117,9 @@ fn assign_is_score_then_decide() {
                 .concat(),
             );
             for rule in [
-                &["--min-confidence", "0.3"][..],
+                // The default of the model.
+                &[][..],
+                &["--min-confidence", "0.3"],
                 &["--min-confidence", "0.5", "--min-umi", "3"],
                 &["--fdr", "0.1"],
                 &["--fdr", "1e-8"],
@@ -333,7 +335,8 @@ fn data_errors_have_code_1_and_leave_nothing() {
         for (name, kind) in [
             ("bad-negative.h5ad", "counts"),
             ("bad-name-twice.h5ad", "names"),
-            ("bad-text.h5ad", "file"),
+            // A table of counts, by its content.
+            ("bad-text.h5ad", "counts"),
             ("bad-encoding.h5ad", "format"),
         ] {
             let Some(path) = fixture(name) else { return };
@@ -677,4 +680,49 @@ fn the_folder_of_cell_ranger_is_written_and_read_back() {
     let differences = folder.join("differences.csv").display().to_string();
     stdout(&["compare", &ours, &per_cell, "--output", &differences]);
     assert_eq!(fs::read_to_string(differences).unwrap(), "cell_barcode,guide_id,only_in\n");
+}
+
+/// Cells and guides of a wide table.
+fn table(folder: &Path, name: &str, guides: &[&str]) -> String {
+    let mut text = format!("cell,{}\n", guides.join(","));
+    for (cell, counts) in [("AAACCTGAGAAACC-1", [9, 0]), ("AAACCTGAGAAACG-1", [0, 8]), ("AAACCTGAGAAACT-1", [7, 9])] {
+        text += &format!("{cell},{},{}\n", counts[0], counts[1]);
+    }
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn several_files_are_one_screen() {
+    let folder = folder("several");
+    let (a, b) = (table(&folder, "a.csv", &["g", "h"]), table(&folder, "b.csv", &["g", "h"]));
+    let cells = stdout(&["assign", "--counts", &a, &b, "--model", "umi"]);
+    assert_eq!(cells.lines().count(), 7);
+    assert!(cells.lines().next().unwrap().ends_with("set_probability,sample"));
+    assert!(cells.contains("\nb_AAACCTGAGAAACG-1,h,8,1,FALSE,FALSE,1,,b\n"), "{cells}");
+    let sheet = folder.join("sheet.csv").display().to_string();
+    fs::write(&sheet, "sample,path,dose\na,a.csv,1\nb,b.csv,2\n").unwrap();
+    let by_sheet = stdout(&["assign", "--samples", &sheet, "--model", "umi"]);
+    assert!(by_sheet.contains("\nb_AAACCTGAGAAACG-1,h,8,1,FALSE,FALSE,1,,b,2\n"), "{by_sheet}");
+    assert_eq!(by_sheet, stdout(&["assign", &sheet, "--model", "umi"]));
+    let file = folder.join("calls.h5ad").display().to_string();
+    stdout(&["assign", &a, &b, "--model", "umi", "--output", &file]);
+    let again = stdout(&["assign", &file, "--model", "umi"]);
+    let named: Vec<&str> = cells.lines().map(|line| line.rsplit_once(',').unwrap().0).collect();
+    assert_eq!(again.lines().collect::<Vec<_>>(), named);
+    // The sample is the batch of models that take one.
+    let said = |words: &[&str]| {
+        let output = kaichi(&[&["assign", "--counts", &a, &b, "--model", "poisson"], words].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(said(&[]).contains("Taking the sample as --batch"));
+    assert!(!said(&["--no-batch"]).contains("Taking the sample as --batch"));
+    // Guides that differ.
+    let c = table(&folder, "c.csv", &["g", "x"]);
+    let (code, text) = refused(&["assign", "--counts", &a, &c, "--model", "umi", "-q"]);
+    assert!(code == 1 && text.contains("lacks \"h\" and has \"x\" more"), "{text}");
+    assert_eq!(stdout(&["assign", "--counts", &a, &c, "--model", "umi", "--union"]).lines().count(), 7);
+    assert_eq!(refused(&["assign", "--samples", &a, "-q"]).0, 1);
 }

@@ -3,24 +3,34 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use hdf5::LocationType;
+
 use crate::counts::GuideCounts;
 use crate::{Error, Result};
 
+mod entries;
 pub mod features;
+mod foreign;
 pub mod guide_table;
 pub mod h5ad;
 pub mod h5mu;
 pub mod inspect;
 mod molecules;
 mod mtx;
+pub mod samples;
+pub mod table;
 mod tenx;
+mod text;
+pub mod words;
 
+use guide_table::GuideTable;
 use h5ad::values::Source;
+use samples::Samples;
 
 /// What the user may choose of a file; what is not chosen is found, or an error that names the candidates.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ReadOptions<'a> {
-    /// Of an .h5ad, or of a modality: the layer with the counts; `X` if not said.
+    /// Of an .h5ad, or of a modality: the layer with the counts, or `raw`; `X` if not said.
     pub layer: Option<&'a str>,
     /// The column of the table of cells with the batch of each.
     pub batch: Option<&'a str>,
@@ -28,8 +38,16 @@ pub struct ReadOptions<'a> {
     pub modality: Option<&'a str>,
     /// Which features are guides, where the file says the type of each.
     pub feature_type: Option<&'a str>,
-    /// Of an .mtx: what its rows are.
+    /// Of an .mtx, or a wide table: what its rows are.
     pub orientation: Option<Orientation>,
+    /// Of an .mtx: the file that names its features, where it is not found beside it.
+    pub features: Option<&'a str>,
+    /// Of an .mtx: the file that names its cells.
+    pub barcodes: Option<&'a str>,
+    /// The ids of the guide table, by which guides are found among features that the file does not tell apart.
+    pub guides: Option<&'a [String]>,
+    /// Of several files: whether they may have different guides, all of which are taken.
+    pub union: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +72,29 @@ impl Orientation {
     }
 }
 
-/// Reads guide counts from a file, or a folder, of any format there is a reader for.
+/// Reads guide counts from a file, or a folder, of any format there is a reader for; from a sample sheet or a folder of several
+/// samples those of all.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
+    match samples::find(path)? {
+        samples::Found::Several(inputs) => samples::read(&inputs, options),
+        samples::Found::One(path, choice) => {
+            let mut file = read_one(&path, options)?;
+            file.choices.splice(0..0, choice);
+            Ok(file)
+        }
+    }
+}
+
+fn read_one(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
+    if options.batch == Some(samples::SUFFIX) {
+        let mut file = read_counts(path, &ReadOptions { batch: None, ..*options })?;
+        file.batch = Some(samples::suffixes(path, &file.cell_names)?);
+        return Ok(file);
+    }
+    read_counts(path, options)
+}
+
+fn read_counts(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     let source = Source(path);
     h5ad::unchanged(source, || match kind(source)? {
         Kind::H5ad => h5ad::read(path, options),
@@ -63,6 +102,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
         Kind::TenxH5 => tenx::read(path, options),
         Kind::MoleculeInfo => molecules::read(path, options),
         Kind::Mtx => mtx::read(path, options),
+        Kind::Table => table::read(path, options),
     })
 }
 
@@ -72,11 +112,12 @@ enum Kind {
     TenxH5,
     MoleculeInfo,
     Mtx,
+    Table,
 }
 
 fn kind(source: Source) -> Result<Kind> {
-    if source.0.is_dir() || (source.0.is_file() && mtx::is(source)?) {
-        return Ok(Kind::Mtx);
+    if let Some(kind) = kind_without_hdf5(source)? {
+        return Ok(kind);
     }
     h5ad::check_signature(source)?;
     h5ad::quiet::quietly(|| {
@@ -86,21 +127,47 @@ fn kind(source: Source) -> Result<Kind> {
             Kind::H5mu
         } else if has("obs") && has("var") {
             Kind::H5ad
-        } else if has("matrix") {
+        } else if matches!(file.loc_type_by_name("matrix"), Ok(LocationType::Group)) {
             Kind::TenxH5
         } else if has("barcode_idx") {
             Kind::MoleculeInfo
         } else {
             return Err(source.file(
                 tenx::of_version_2(&file)
+                    .or_else(|| foreign::hdf5(&file, source.0))
                     .unwrap_or_else(|| format!("is an HDF5 file of no kind that kaichi knows. It reads {FORMATS}.")),
             ));
         })
     })
 }
 
+/// The kind of a folder, or of a file of text.
+fn kind_without_hdf5(source: Source) -> Result<Option<Kind>> {
+    if source.0.is_dir() {
+        return match foreign::folder(source.0) {
+            Some(text) => Err(source.file(text)),
+            None => Ok(Some(Kind::Mtx)),
+        };
+    }
+    // To open a pipe would wait for its other end.
+    if !source.0.is_file() {
+        return Ok(None);
+    }
+    if mtx::is(source)? {
+        return Ok(Some(Kind::Mtx));
+    }
+    Ok(table::is(source)?.then_some(Kind::Table))
+}
+
 /// For errors.
-const FORMATS: &str = ".h5ad, .h5mu, 10x .h5 (feature_bc_matrix and molecule_info) and MTX folders";
+const FORMATS: &str =
+    ".h5ad, .h5mu, 10x .h5 (feature_bc_matrix and molecule_info), MTX folders, and counts in CSV or TSV";
+
+/// The files with names that only a Matrix Market file has.
+fn refuse_names(options: &ReadOptions, source: Source, format: &str) -> Result<()> {
+    refuse(options.features, "features", source, format, "it names its own features. Leave it out")?;
+    refuse(options.barcodes, "barcodes", source, format, "it names its own cells. Leave it out")
+}
 
 /// An option of [`ReadOptions`] that a format has no use for.
 fn refuse(value: Option<impl Sized>, name: &str, source: Source, format: &str, why: &str) -> Result<()> {
@@ -127,8 +194,10 @@ pub struct GuideFile {
     pub guide_names: Vec<String>,
     /// The obs column that was asked for.
     pub batch: Option<Vec<String>>,
+    /// Of several files, their samples; none of one file.
+    pub samples: Samples,
     /// What the file says of its guides: columns of a guide table (`target`, `type`, `sequence`), one value for each guide.
-    pub facts: Vec<(String, Vec<Option<String>>)>,
+    pub facts: GuideTable,
     /// What was chosen for the user, each one sentence to be shown.
     pub choices: Vec<String>,
 }

@@ -70,6 +70,9 @@ pub fn assign(job: &Job, progress: &Progress) -> Result<Streamed> {
 fn stream(source: Source, job: &Job, draft: &Draft, progress: &Progress) -> Result<Streamed> {
     let file = open(source)?;
     let what = matrix_name(source, &file, job.layer)?;
+    if what == "raw/X" {
+        return Err(source.format("keeps other features in raw than in X, so that it is read into memory only."));
+    }
     let obs = Frame::open(source, &file, "obs", "cell")?;
     let var = Frame::open(source, &file, "var", "guide")?;
     let mut names = Names::open(&obs)?;

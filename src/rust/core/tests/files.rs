@@ -275,7 +275,8 @@ fn wrong_lines_are_named() {
         lines.join("\n")
     };
     let cases = [
-        (with(1, "%%MatrixMarket matrix array integer general"), "array"),
+        (with(1, "%%MatrixMarket matrix array integer general"), "line 3"),
+        (with(1, "%%MatrixMarket matrix coordinate complex general"), "complex"),
         (with(3, "5 12"), "line 3"),
         (with(5, "6 1 3"), "line 5"),
         (with(5, "1 0 3"), "line 5"),

@@ -51,6 +51,7 @@ const READERS: &[Reader] = &[
         is_text: false,
     },
     Reader { name: "mtx", read: mtx, make: |random, path| Ok(text::mtx(random, path)?), is_text: true },
+    Reader { name: "table", read: mtx, make: |random, path| Ok(text::table(random, path)?), is_text: true },
     Reader {
         name: "guide_table",
         read: table,
@@ -206,7 +207,7 @@ fn mtx(path: &Path) -> kaichi_core::Result<Wrong> {
 }
 
 fn table(path: &Path) -> kaichi_core::Result<Wrong> {
-    let table = guide_table::read(path)?;
+    let (table, _) = guide_table::read(path)?;
     let holds = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("accepted, but {what}")) };
     let check = || -> Wrong {
         let ids = table.iter().find(|(name, _)| name == "guide_id").map(|(_, ids)| ids);

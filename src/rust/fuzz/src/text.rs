@@ -10,11 +10,13 @@ use crate::random::Random;
 /// One line in so many is wrong.
 const ODDS: usize = 60;
 
-/// Folders as 10x, Parse and kallisto write them: matrix, features, cells.
-const LAYOUTS: [[&str; 3]; 3] = [
+/// Folders as 10x, Parse, kallisto, GEO and alevin-fry write them: matrix, features, cells.
+const LAYOUTS: [[&str; 3]; 5] = [
     ["matrix.mtx", "features.tsv", "barcodes.tsv"],
     ["DGE.mtx", "all_guides.csv", "cell_metadata.csv"],
     ["cells_x_features.mtx", "cells_x_features.genes.txt", "cells_x_features.barcodes.txt"],
+    ["GSM1_sgRNA.mtx", "GSM1_sgRNA_features.tsv", "GSM1_sgRNA_barcodes.tsv"],
+    ["quants_mat.mtx", "quants_mat_cols.txt", "quants_mat_rows.txt"],
 ];
 
 pub fn mtx(random: &mut Random, folder: &Path) -> Result<()> {
@@ -36,7 +38,7 @@ pub fn mtx(random: &mut Random, folder: &Path) -> Result<()> {
     if random.one_in(4) {
         entries.reverse();
     }
-    let kind = if random.one_in(ODDS) { "pattern" } else { *random.one_of(&["integer", "real"]) };
+    let kind = if random.one_in(ODDS) { "pattern" } else { *random.one_of(&["integer", "real", "unsigned-integer"]) };
     let mut lines = vec![format!("%%MatrixMarket matrix coordinate {kind} general"), "% a comment".to_owned()];
     lines.push(format!("{rows} {columns} {}", entries.len()));
     lines.append(&mut entries);
@@ -61,6 +63,31 @@ pub fn mtx(random: &mut Random, folder: &Path) -> Result<()> {
         lines.insert(0, "bc_wells,lane".to_owned());
     }
     write(random, folder, barcodes, &mut lines)
+}
+
+/// Tables of counts, wide and long.
+pub fn table(random: &mut Random, path: &Path) -> Result<()> {
+    let delimiter = *random.one_of(&[",", "\t", ";"]);
+    let (cells, guides) = (1 + random.below(20), 1 + random.below(6));
+    let barcode =
+        |at: usize| (0..10).map(|place| ['A', 'C', 'G', 'T'][(at >> (2 * place)) as usize & 3]).collect::<String>();
+    let mut lines = vec![];
+    if random.one_in(2) {
+        lines.push(["cell", "guide", "umi_count"].join(delimiter));
+        for pair in 0..cells * guides {
+            let (cell, guide) = (barcode(pair / guides), format!("g{}", pair % guides));
+            lines.push([cell, guide, random.below(30).to_string()].join(delimiter));
+        }
+    } else {
+        let names: Vec<String> = (0..guides).map(|guide| format!("g{guide}")).collect();
+        lines.push(format!("{delimiter}{}", names.join(delimiter)));
+        for cell in 0..cells {
+            let counts: Vec<String> = (0..guides).map(|_| random.below(30).to_string()).collect();
+            lines.push(format!("{}{delimiter}{}", barcode(cell), counts.join(delimiter)));
+        }
+    }
+    let bytes = spoiled(random, &mut lines);
+    std::fs::write(path, bytes)
 }
 
 pub fn guide_table(random: &mut Random, path: &Path) -> Result<()> {

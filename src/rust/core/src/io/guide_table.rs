@@ -1,48 +1,92 @@
 //! The guide table of a library: a CSV or TSV, gzipped or not, with a header, one row for each guide.
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
 
 use super::features::check_names;
 use super::h5ad::values::{quoted, quoted_to, Source};
-use super::mtx::open;
+use super::{foreign, text, words};
 use crate::Result;
 
 /// Columns by name, of one length; empty fields are none. One of them is `guide_id`, without such fields, each value once.
 pub type GuideTable = Vec<(String, Vec<Option<String>>)>;
 
-pub fn read(path: &Path) -> Result<GuideTable> {
+/// The table, and what is to be said of it.
+pub fn read(path: &Path) -> Result<(GuideTable, Vec<String>)> {
     let source = Source(path);
     if !path.exists() {
         return Err(source.file("does not exist. Check the path and the working directory."));
     }
-    let mut text = vec![];
-    open(source)?.read_to_end(&mut text).map_err(|error| source.file(format!("cannot be read: {error}.")))?;
-    // Spreadsheets put a mark of UTF-8 first.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    let header = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let delimiter = if header.contains(&b'\t') { b'\t' } else { b',' };
+    if let Some(text) = foreign::file(source) {
+        return Err(source.file(text));
+    }
+    let text = text::read(source)?;
+    let header = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let delimiter = text::delimiter(header).unwrap_or(b',');
     let wrong = |error: csv::Error| source.format(format!("cannot be read: {error}.\n  Give a CSV or TSV in UTF-8."));
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text);
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
     let names: Vec<String> = reader.headers().map_err(wrong)?.iter().map(|name| name.trim().to_owned()).collect();
     let mut table: GuideTable = names.iter().map(|name| (name.clone(), vec![])).collect();
     for record in reader.records() {
-        for ((_, values), field) in table.iter_mut().zip(&record.map_err(wrong)?) {
+        let record = record.map_err(wrong)?;
+        // Rows of separators only, as spreadsheets write below a table.
+        if record.iter().all(|field| field.trim().is_empty()) {
+            continue;
+        }
+        for ((_, values), field) in table.iter_mut().zip(&record) {
+            let field = field.trim();
             values.push((!field.is_empty()).then(|| field.to_owned()));
         }
     }
+    // Columns without a name are the numbers of the rows, or nothing.
+    table.retain(|(name, _)| !name.is_empty());
+    let names: Vec<String> = table.iter().map(|(name, _)| name.clone()).collect();
     if let Some(twice) = (1..names.len()).find(|&at| names[..at].contains(&names[at])) {
         return Err(source.format(format!("has two columns \"{}\". Keep one of them.", names[twice])));
     }
+    let (added, choices) = synonyms(&names);
+    let added: GuideTable = added.into_iter().map(|(name, from)| (name.to_owned(), table[from].1.clone())).collect();
+    table.splice(0..0, added);
     let Some((_, ids)) = table.iter().find(|(name, _)| name == "guide_id") else {
         return Err(source.format(format!(
-            "has no column \"guide_id\". Its columns: {}.\n  It needs a header, and one row for each guide.",
+            "has no column \"guide_id\", nor one that others call so. Its columns: {}.\n  It needs a header, and one row for each guide.",
             quoted(&names)
         )));
     };
     let ids: Vec<String> = ids.iter().map(|id| id.clone().unwrap_or_default()).collect();
     check_names(source, &ids, "guide", "guide_id")?;
-    Ok(table)
+    Ok((table, choices))
+}
+
+/// The columns that a table lacks by these names but has by the names of others: each name, and the place of the column; and what is to
+/// be said of them.
+pub fn synonyms(columns: &[String]) -> (Vec<(&'static str, usize)>, Vec<String>) {
+    let mut added: Vec<(&'static str, usize)> = vec![];
+    let mut said = vec![];
+    for (name, _) in words::GUIDE_COLUMNS {
+        if columns.iter().any(|column| column == name) {
+            continue;
+        }
+        let found = words::find_guide_column(columns, name);
+        // Designs of libraries without ids name guides by their sequence.
+        let found =
+            found.or_else(|| (name == "guide_id").then(|| words::find_guide_column(columns, "sequence")).flatten());
+        if let Some(at) = found {
+            said.push(format!("\"{}\" as {name}", columns[at]));
+            added.push((name, at));
+        }
+    }
+    let mut choices = vec![];
+    if !said.is_empty() {
+        choices.push(format!("Taking of the guide table {}.", said.join(", ")));
+    }
+    let has = |name: &str| columns.iter().any(|column| column == name) || added.iter().any(|(added, _)| *added == name);
+    if !has("target") {
+        choices.push(
+            "The guide table has no targets: no column target, nor one that others call so, such as target_gene_name. Calls get none."
+                .to_owned(),
+        );
+    }
+    (added, choices)
 }
 
 /// The rows of a table that was read from `path`, for guides in their order, without `guide_id`; and what is to be said of it. A
@@ -74,6 +118,16 @@ pub fn rows_of(path: &Path, table: &GuideTable, guides: &[String]) -> Result<(Gu
                 )));
             }
             None => {}
+        }
+    }
+    if rows.iter().all(Option::is_none) {
+        if let Some((name, found)) = by_other_column(table, guides) {
+            let columns = table.iter().filter(|(name, _)| name != "guide_id");
+            let of_rows = |values: &[Option<String>]| found.iter().map(|&row| values[row].clone()).collect();
+            let choice = format!(
+                "Finding the guides of the counts in the column \"{name}\" of the guide table, not in guide_id."
+            );
+            return Ok((columns.map(|(name, values)| (name.clone(), of_rows(values))).collect(), vec![choice]));
         }
     }
     let missed: Vec<&String> =
@@ -120,6 +174,21 @@ pub fn rows_of(path: &Path, table: &GuideTable, guides: &[String]) -> Result<(Gu
     Ok((columns.map(|(name, values)| (name.clone(), of_rows(values))).collect(), choices))
 }
 
+/// Another column that names all guides, such as their sequences, each once; and their rows.
+fn by_other_column<'a>(table: &'a GuideTable, guides: &[String]) -> Option<(&'a str, Vec<usize>)> {
+    table.iter().filter(|(name, _)| name != "guide_id").find_map(|(name, values)| {
+        let mut place: HashMap<&str, usize> = HashMap::new();
+        for (row, value) in values.iter().enumerate().filter_map(|(row, value)| Some((row, value.as_deref()?))) {
+            // A value of several guides is no name.
+            if place.insert(value, row).is_some() {
+                return None;
+            }
+        }
+        let rows: Option<Vec<usize>> = guides.iter().map(|guide| place.get(guide.as_str()).copied()).collect();
+        rows.map(|rows| (name.as_str(), rows))
+    })
+}
+
 fn count_of(n: usize) -> String {
     format!("{n} guide{}", if n == 1 { "" } else { "s" })
 }
@@ -132,7 +201,7 @@ mod tests {
     fn read_text(name: &str, text: &[u8]) -> Result<GuideTable> {
         let path = std::env::temp_dir().join(format!("kaichi-{}-table-{name}", std::process::id()));
         std::fs::write(&path, text).unwrap();
-        let table = read(&path);
+        let table = read(&path).map(|(table, _)| table);
         std::fs::remove_file(&path).unwrap();
         table
     }
@@ -171,9 +240,8 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let text = |name: &str, content: &[u8]| read_text(name, content).err().unwrap().to_string();
-        assert!(
-            text("none", b"guide,target\na,b\n").contains("no column \"guide_id\". Its columns: \"guide\", \"target\"")
-        );
+        assert!(text("none", b"number,target\na,b\n")
+            .contains("no column \"guide_id\", nor one that others call so. Its columns: \"number\", \"target\""));
         assert!(text("twice", b"guide_id,target\na,b\na,c\n")
             .contains("\"a\" stands more than once in guide_id (entries 1 and 2)"));
         assert!(text("empty", b"guide_id,target\na,b\n,c\n").contains("guide 2 has no name"));

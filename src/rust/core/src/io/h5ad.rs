@@ -8,7 +8,6 @@ mod chunks;
 pub(crate) mod frame;
 mod heap;
 pub(crate) mod matrix;
-#[allow(unsafe_code)]
 pub(crate) mod quiet;
 pub mod scores;
 #[allow(unsafe_code)]
@@ -27,9 +26,10 @@ use hdf5::{Group, LinkInfo, LinkType, LocationType};
 use self::frame::Frame;
 use self::matrix::Matrix;
 use self::values::{encoding, quoted, Source};
-use super::features::{self, Chosen};
+use super::features::{self, Chosen, Described};
 use super::guide_table::GuideTable;
-use super::{refuse, GuideFile, ReadOptions, FORMATS};
+use super::samples::Samples;
+use super::{refuse, refuse_names, words, GuideFile, ReadOptions, FORMATS};
 use crate::{Error, Result};
 
 /// Reads `X`, or the layer, of the .h5ad at `path`, and the obs column with the batch where one is asked for.
@@ -40,16 +40,16 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     quiet::quietly(|| read_anndata(source, &*open(source)?, options))
 }
 
-/// Whether this is an .h5ad that can be opened, with guides only.
-pub fn is(path: &Path) -> bool {
+/// Whether this is an .h5ad that can be opened, with guides only, whose counts in `layer` are of all that var names.
+pub fn is(path: &Path, layer: Option<&str>) -> bool {
     let source = Source(path);
     let only_guides = || -> Result<bool> {
         let file = open(source)?;
+        if is_raw(&file, layer) {
+            return Ok(false);
+        }
         let var = Frame::open(source, &file, "var", "guide")?;
-        Ok(match feature_types(&var)? {
-            Some(types) => features::choose(source, &types, None)?.is_all(),
-            None => true,
-        })
+        Ok(guides_of(source, &var, &var.names()?, &ReadOptions::default())?.is_all())
     };
     check_signature(source).is_ok() && quiet::quietly(|| only_guides() == Ok(true))
 }
@@ -63,57 +63,75 @@ fn feature_types(var: &Frame) -> Result<Option<Vec<String>>> {
     Ok(types.map(|types| types.into_iter().map(Option::unwrap_or_default).collect()))
 }
 
-/// What var may say of the guides: columns of a guide table, and the names that files have for them.
-const FACTS: [(&str, &[&str]); 4] = [
-    ("target", &["target", "target_gene_name", "target_gene", "intended_target_name"]),
-    ("construct", &["construct"]),
-    ("type", &["type"]),
-    ("sequence", &["sequence", "spacer", "protospacer"]),
-];
+/// The guides among the features that var names.
+fn guides_of(source: Source, var: &Frame, names: &[String], options: &ReadOptions) -> Result<Chosen> {
+    let types = feature_types(var)?.filter(|types| types.len() == names.len());
+    // What cannot be read tells nothing of genes.
+    let also = ["gene_ids", "gene_id"].iter().filter_map(|column| var.text(column).ok().flatten());
+    let also = also.filter(|ids| ids.len() == names.len());
+    let also: Vec<Vec<String>> = also.map(|ids| ids.into_iter().map(Option::unwrap_or_default).collect()).collect();
+    let described = Described { names, also: &also, types: types.as_deref() };
+    features::choose(source, described, options.feature_type, options.guides)
+}
 
 /// An AnnData: a file, or a modality of one.
 pub(super) fn read_anndata(source: Source, file: &Group, options: &ReadOptions) -> Result<GuideFile> {
     refuse(options.orientation, "orientation", source, "an AnnData", "its rows are always cells. Leave it out")?;
+    refuse_names(options, source, "an AnnData")?;
     let what = matrix_name(source, file, options.layer)?;
     let obs = Frame::open(source, file, "obs", "cell")?;
-    let var = Frame::open(source, file, "var", "guide")?;
+    let raw = is_raw(file, options.layer).then(|| file.group("raw")).transpose();
+    let raw = raw.map_err(|error| source.damaged("raw", error))?;
+    let var = Frame::open(source, raw.as_ref().unwrap_or(file), "var", "guide")?;
     let cell_names = obs.index()?;
-    let names = var.index()?;
-    let chosen: Option<Chosen> = match feature_types(&var)? {
-        Some(types) if types.len() == names.len() => Some(features::choose(source, &types, options.feature_type)?),
-        _ => options.feature_type.map(|_| features::take_all(source, &names, options.feature_type)).transpose()?,
-    };
+    let names = var.names()?;
+    var.check_length(names.len())?;
+    let chosen = guides_of(source, &var, &names, options)?;
+    // Genes may share a symbol, guides may not share a name.
+    let guide_names = chosen.of(&names);
+    var.check_names(&names, &chosen.kept)?;
+    features::refuse_transposed(
+        source,
+        &guide_names,
+        &cell_names,
+        "Write it the other way round in Python: adata.T.write_h5ad(...).",
+    )?;
     let matrix = Matrix { source, file, what: &what, cells: &cell_names, guides: &names };
-    let rows = match &chosen {
-        Some(chosen) if !chosen.is_all() => matrix.read_some(&matrix.blocks()?, &chosen.places)?,
-        _ => matrix.read()?,
+    let rows = match chosen.is_all() {
+        true => matrix.read()?,
+        false => matrix.read_some(&matrix.blocks()?, &chosen.places)?,
     };
     let batch = options.batch.map(|column| obs.batch(column, &cell_names)).transpose()?;
-    let facts = facts(&var, names.len(), chosen.as_ref());
-    let (guide_names, choices) = match chosen {
-        Some(chosen) => (chosen.of(&names), chosen.choice.into_iter().collect()),
-        None => (names, vec![]),
-    };
     Ok(GuideFile {
         indptr: rows.indptr,
         guides: rows.guides,
         counts: rows.counts,
+        facts: facts(&var, names.len(), Some(&chosen)),
+        choices: chosen.choices,
         cell_names,
         guide_names,
         batch,
-        facts,
-        choices,
+        samples: Samples::default(),
     })
 }
 
 /// What var says of the guides among its `n` features.
 fn facts(var: &Frame, n: usize, chosen: Option<&Chosen>) -> GuideTable {
-    let fact = |(name, columns): (&str, &[&str])| {
-        // A column that cannot be read says nothing of the guides.
-        let values = columns.iter().find_map(|column| var.text(column).ok().flatten()).filter(|v| v.len() == n)?;
-        features::fact(name, chosen.map_or_else(|| values.clone(), |chosen| chosen.of(&values)))
+    let fact = |name: &str| {
+        let mut columns = var.columns();
+        while let Some(at) = words::find_guide_column(&columns, name) {
+            // A column that cannot be read says nothing of the guides.
+            let values = var.text(&columns.swap_remove(at)).ok().flatten().filter(|values| values.len() == n);
+            let fact = values.and_then(|values| {
+                features::fact(name, chosen.map_or_else(|| values.clone(), |chosen| chosen.of(&values)))
+            });
+            if fact.is_some() {
+                return fact;
+            }
+        }
+        None
     };
-    FACTS.into_iter().filter_map(fact).collect()
+    words::GUIDE_COLUMNS[1..].iter().filter_map(|(name, _)| fact(name)).collect()
 }
 
 /// Does `read`, which reads the file. What it read of one that was cut short or written to meanwhile is refused: HDF5 takes what
@@ -209,10 +227,12 @@ pub(crate) fn check_signature(source: Source) -> Result<()> {
         }
         offset = (offset * 2).max(512);
     }
-    Err(source.file(format!(
-        "is neither an HDF5 nor a Matrix Market file. kaichi reads {FORMATS}.\n  Read other formats with the package \
-             made for them and give the guides x cells matrix."
-    )))
+    Err(source.file(super::foreign::file(source).unwrap_or_else(|| {
+        format!(
+            "is neither an HDF5 nor a Matrix Market file, nor a table of counts. kaichi reads {FORMATS}.\n  Read other formats with \
+             the package made for them and give the guides x cells matrix."
+        )
+    })))
 }
 
 /// For what works on an .h5ad only.
@@ -223,7 +243,16 @@ fn check_kind(source: Source, file: &hdf5::File) -> Result<()> {
     Err(source.file("is an HDF5 file but no .h5ad, which has obs and var. Give an .h5ad."))
 }
 
-/// `X` or `layers/<layer>`, known to exist.
+/// Whether the layer is `raw`, the counts that AnnData keeps beside X, with features of their own.
+fn is_raw(file: &Group, layer: Option<&str>) -> bool {
+    layer == Some("raw") && has_raw(file) && !layer_names(file).iter().any(|name| name == "raw")
+}
+
+fn has_raw(file: &Group) -> bool {
+    file.group("raw").is_ok_and(|raw| raw.link_exists("X") && raw.link_exists("var"))
+}
+
+/// `X`, `layers/<layer>` or `raw/X`, known to exist.
 pub(crate) fn matrix_name(source: Source, file: &Group, layer: Option<&str>) -> Result<String> {
     let layers = layer_names(file);
     let Some(layer) = layer else {
@@ -239,6 +268,9 @@ pub(crate) fn matrix_name(source: Source, file: &Group, layer: Option<&str>) -> 
     };
     if layers.iter().any(|name| name == layer) {
         return Ok(format!("layers/{layer}"));
+    }
+    if is_raw(file, Some(layer)) {
+        return Ok("raw/X".to_owned());
     }
     Err(source.format(match layers.is_empty() {
         true => format!("has no layer \"{layer}\"; it has no layers.\n  Leave `layer` out to read X."),

@@ -6,7 +6,8 @@ use hdf5::{Group, LocationType};
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{attribute, attributes, encoding, single_text, Source, Values};
 use super::h5ad::{check_signature, open_hdf5};
-use super::mtx;
+use super::samples::{self, Found};
+use super::{foreign, kind_without_hdf5, mtx, Kind};
 use crate::Result;
 
 /// Labels and what stands behind them, indented by the depth of the object they are of.
@@ -14,9 +15,26 @@ pub type Facts = Vec<(usize, String, String)>;
 
 /// Looks at an HDF5 file (an .h5ad, an .h5mu, or one of 10x Genomics), or at a Matrix Market file or its folder.
 pub fn inspect(path: &Path) -> Result<Facts> {
+    match samples::find(path)? {
+        Found::One(path, _) => inspect_one(&path),
+        Found::Several(inputs) => {
+            let mut facts = vec![(0, "kind".to_owned(), format!("{} samples, read as one screen", inputs.len()))];
+            for input in inputs {
+                facts.push((0, "sample".to_owned(), format!("{} ({})", input.sample, input.path.display())));
+                facts
+                    .extend(inspect_one(&input.path)?.into_iter().map(|(depth, label, text)| (depth + 1, label, text)));
+            }
+            Ok(facts)
+        }
+    }
+}
+
+fn inspect_one(path: &Path) -> Result<Facts> {
     let source = Source(path);
-    if source.0.is_dir() || (source.0.is_file() && mtx::is(source)?) {
-        return mtx::inspect(path);
+    match kind_without_hdf5(source)? {
+        Some(Kind::Table) => return table(path),
+        Some(_) => return mtx::inspect(path),
+        None => {}
     }
     check_signature(source)?;
     quietly(|| {
@@ -29,6 +47,8 @@ pub fn inspect(path: &Path) -> Result<Facts> {
             "MuData (.h5mu)"
         } else if has("obs") && has("var") {
             "AnnData (.h5ad)"
+        } else if let Some(text) = foreign::hdf5(&file, path) {
+            return Err(source.file(text));
         } else if has("matrix") {
             "counts of 10x Genomics (.h5)"
         } else if has("barcode_idx") && has("umi") {
@@ -56,6 +76,22 @@ pub fn inspect(path: &Path) -> Result<Facts> {
         }
         Ok(facts)
     })
+}
+
+/// A table is read: what it is, is told by all of it.
+fn table(path: &Path) -> Result<Facts> {
+    let file = super::table::read(path, &super::ReadOptions::default())?;
+    let mut facts = Facts::new();
+    let mut say = |label: &str, text: String| facts.push((0, label.to_owned(), text));
+    say("kind", "a table of counts".to_owned());
+    say("size", bytes(std::fs::metadata(path).map_or(0, |data| data.len())));
+    file.choices.iter().for_each(|choice| say("read as", choice.clone()));
+    say("cells", file.cell_names.len().to_string());
+    say("guides", file.guide_names.len().to_string());
+    let mut range = Range::default();
+    file.counts.iter().for_each(|&count| range.add(count));
+    say("matrix", format!("{} above 0, {}", range.n, range.words()));
+    Ok(facts)
 }
 
 fn anndata(source: Source, group: &Group, depth: usize, facts: &mut Facts) -> Result<()> {

@@ -9,8 +9,9 @@ use super::features;
 use super::h5ad::open_hdf5;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{Source, Values};
+use super::samples::Samples;
 use super::tenx::Features;
-use super::{refuse, GuideFile, ReadOptions};
+use super::{refuse, refuse_names, GuideFile, ReadOptions};
 use crate::{Error, Result};
 
 /// Rows that are read at once.
@@ -32,6 +33,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     )?;
     refuse(options.batch, "batch", source, KIND, "it has no table of cells. Give the batch of each cell itself")?;
     refuse(options.orientation, "orientation", source, KIND, "it has no matrix. Leave it out")?;
+    refuse_names(options, source, KIND)?;
     quietly(|| read_open(source, options))
 }
 
@@ -97,7 +99,7 @@ fn read_open(source: Source, options: &ReadOptions) -> Result<GuideFile> {
     }
     molecules.par_sort_unstable();
 
-    let mut choices: Vec<String> = features.chosen.choice.iter().cloned().collect();
+    let mut choices: Vec<String> = features.chosen.choices.clone();
     let called = called_cells(source, &file, barcodes.len(), &group_of)?;
     let cells = match called {
         Some(cells) => {
@@ -128,6 +130,7 @@ fn read_open(source: Source, options: &ReadOptions) -> Result<GuideFile> {
         cell_names,
         guide_names: features.guides()?,
         batch: None,
+        samples: Samples::default(),
         facts: features.facts,
         choices,
     })

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use hdf5::Group;
 
-use super::features::{self, Chosen};
+use super::features::{self, Chosen, Described};
 use super::h5ad::matrix::{Blocks, Major, Matrix, Sparse};
 use super::h5ad::open_hdf5;
 use super::h5ad::quiet::quietly;
 use super::h5ad::values::{Source, Values};
-use super::{refuse, GuideFile, ReadOptions};
+use super::samples::Samples;
+use super::{refuse, refuse_names, GuideFile, ReadOptions};
 use crate::Result;
 
 pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
@@ -25,6 +26,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
     )?;
     refuse(options.batch, "batch", source, KIND, "it has no table of cells. Give the batch of each cell itself")?;
     refuse(options.orientation, "orientation", source, KIND, "its rows are always cells. Leave it out")?;
+    refuse_names(options, source, KIND)?;
     quietly(|| {
         let file = open_hdf5(source)?;
         let group = file.group("matrix").map_err(|error| source.damaged("matrix", error))?;
@@ -48,9 +50,10 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<GuideFile> {
             counts: rows.counts,
             guide_names: features.guides()?,
             facts: features.facts,
-            choices: features.chosen.choice.into_iter().collect(),
+            choices: features.chosen.choices,
             cell_names,
             batch: None,
+            samples: Samples::default(),
         })
     })
 }
@@ -77,7 +80,8 @@ impl<'a> Features<'a> {
                 source.format_in(format!("{what} is damaged: it has {n} ids and {m} types.\n  Get the file again."))
             );
         }
-        let chosen = features::choose(source, &types, options.feature_type)?;
+        let described = Described { names: &names, also: &[], types: Some(&types) };
+        let chosen = features::choose(source, described, options.feature_type, options.guides)?;
         let mut facts = vec![];
         for (name, stored) in [("target", "target_gene_name"), ("sequence", "sequence")] {
             if !group.link_exists(stored) {

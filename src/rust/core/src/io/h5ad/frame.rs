@@ -72,7 +72,7 @@ impl<'a> Frame<'a> {
         Ok(self.column(&self.index)?.values.into_iter().map(Option::unwrap_or_default).collect())
     }
 
-    fn check_length(&self, n: usize) -> Result<()> {
+    pub fn check_length(&self, n: usize) -> Result<()> {
         if n == 0 {
             return Err(self.source.counts(format!("{} has no rows: there are no {}s.", self.name, self.row)));
         }
@@ -80,6 +80,18 @@ impl<'a> Frame<'a> {
             return Err(too_many(self.source, self.name, n));
         }
         Ok(())
+    }
+
+    /// That the names of these rows are there, and each once.
+    pub fn check_names(&self, names: &[String], rows: &[usize]) -> Result<()> {
+        let taken: Vec<String> = rows.iter().map(|&row| names[row].clone()).collect();
+        if let Some(at) = taken.iter().position(String::is_empty) {
+            return self.check_present(rows[at], &taken[at..=at]);
+        }
+        match first_twice(&taken) {
+            Some((first, again)) => Err(self.twice(&taken[again], rows[first], rows[again])),
+            None => Ok(()),
+        }
     }
 
     /// Names from the place `first` on.

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use sprs::CsMatI;
 
 use super::values::{attribute, encoding, quoted, Source, Values};
-use super::{layer_names, too_many, MOST};
+use super::{has_raw, layer_names, too_many, MOST};
 use crate::counts::is_count;
 use crate::{Error, Result};
 
@@ -396,6 +396,9 @@ impl<'a> Matrix<'a> {
         });
         match raw {
             Some(layer) => format!("If these are normalised values, try `layer = \"{layer}\"`."),
+            None if self.what != "raw/X" && has_raw(self.file) => {
+                "If these are normalised values, the counts may be in raw: try `layer = \"raw\"`.".to_owned()
+            }
             None if !layers.is_empty() => format!("Its other layers are {}.", quoted(&layers)),
             None => "The file has no other layer that could hold them.".to_owned(),
         }

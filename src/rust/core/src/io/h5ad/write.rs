@@ -77,7 +77,10 @@ impl Draft {
 
     /// Opens the file for writing. `userblock` is 0, or the bytes to leave free at its head.
     pub fn open(&self, userblock: u64) -> Result<hdf5::File> {
-        let made = hdf5::FileBuilder::new().with_fcpl(|p| p.userblock(userblock)).create(&self.draft);
+        let mut builder = hdf5::FileBuilder::new();
+        // The format that HDF5 2 writes unasked has the second in which each group was made: equal calls were unequal files.
+        builder.with_fapl(|p| p.libver_earliest()).with_fcpl(|p| p.userblock(userblock));
+        let made = builder.create(&self.draft);
         let file = made.map_err(|error| self.failed(error))?;
         self.reserve(&file, 0)?;
         Ok(file)
