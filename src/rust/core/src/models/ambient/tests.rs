@@ -28,7 +28,12 @@ fn sums_are_slopes_of_the_log_likelihood() {
             counts.guides().iter().zip(counts.counts()).for_each(|(&g, y)| umis[g as usize] += y);
             let all: f64 = umis.iter().sum();
             let library: Vec<f64> = umis.iter().map(|u| u / all).collect();
-            let mut params = start::start(&sample, &library, &start::by_share(&sample, &library), &[true; 12], 2);
+            let carried = |place: usize| {
+                let cell = sample.cell(place);
+                cell.umis.iter().map(move |&y| f64::from(u8::from(y >= (0.2 * cell.depth).max(2.0))))
+            };
+            let posterior: Vec<f64> = (0..sample.cells.len()).flat_map(carried).collect();
+            let mut params = start::start(&sample, &library, &posterior, &[true; 12], 2);
             params.shared = Shared {
                 empty_weight: weight,
                 capture_shape: 3.0,
