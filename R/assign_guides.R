@@ -202,15 +202,10 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
       )))
     }
   }
-  table <- verb_guide_table(guides)
-  choices <- file_choices(feature_type, orientation, features, barcodes, guides)
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices, table)
-  counts <- with_sample_batch(counts, batch, list(info))
-  counts <- with_guide_table(counts, table)
-  file <- shard_file(x, layer, modality, choices, table)
+  input <- verb_input(x, info, batch, covariate, modality, layer, guides, feature_type, orientation, features, barcodes, n_jobs)
   scores <- with_progress(
     verbose, "Fitting guides",
-    score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = uses_log_odds(decision$rule))
+    score_counts(input$counts, info, n_jobs, control, BPPARAM, input$file, log_odds = uses_log_odds(decision$rule))
   )
   calls <- decide_scores(scores, info, decision$rule, decision$cut, min_umi, n_jobs)
   if (!is.null(output)) {
@@ -223,7 +218,7 @@ assign_guides <- function(x, model = "poisson_gauss", ..., min_confidence = NULL
   }
   # A sample sheet, or a table of counts.
   if (is.data.frame(x)) return(calls)
-  attach_calls(x, calls, counts$modality, join = "left")
+  attach_calls(x, calls, input$counts$modality, join = "left")
 }
 
 # The one rule that decides: the user's where there is one, else the model's.

@@ -58,7 +58,13 @@ attach_calls.default <- function(x, calls, modality = NULL, join = c("inner", "l
 
 are_several <- function(calls) is.list(calls) && !is.object(calls)
 
-# Sets of calls, named by sample, one after another: the cells of each are named sample_barcode in `x`. `attach` is the method for one.
+# What a container's method of attach_calls() does with its `attach`, which takes x, calls, join, cells and, where there are several
+# sets of calls, the sample, and gives list(x, cells).
+attach_one_or_each <- function(x, calls, join, cells, attach) {
+  if (are_several(calls)) attach_each(x, calls, join, cells, attach) else attach(x, calls, join, cells)$x
+}
+
+# Sets of calls, named by sample, one after another: the cells of each are named sample_barcode in `x`.
 attach_each <- function(x, calls, join, cells, attach) {
   samples <- names(calls)
   if (length(calls) == 0L || is.null(samples) || any(samples == "") || anyDuplicated(samples) > 0L) {
@@ -74,7 +80,7 @@ attach_each <- function(x, calls, join, cells, attach) {
     } else if (!all(startsWith(ours, paste0(sample, "_")))) {
       function(cell) paste0(sample, "_", cell)
     }
-    x <- attach(x, calls[[sample]], rename, sample)
+    x <- attach(x, calls[[sample]], "left", rename, sample)
     with_calls <- c(with_calls, x$cells)
     x <- x$x
   }

@@ -83,8 +83,7 @@ compare_models <- function(x, models = NULL, ..., min_umi = 0, batch = NULL, cov
   check_number(min_umi, "min_umi", 0, Inf)
   if (!is.null(covariate) && !any(vapply(infos, `[[`, NA, "uses_covariate"))) refuse_covariate(covariate, infos[[1L]])
   choices <- file_choices(feature_type, orientation, features, barcodes)
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices)
-  counts <- with_sample_batch(counts, batch, infos)
+  counts <- verb_counts(x, infos, batch, covariate, modality, layer, n_jobs, choices)
   sets <- lapply(infos, function(info) {
     given <- counts
     if (!info$uses_covariate) given["covariate"] <- list(NULL)

@@ -24,12 +24,9 @@ guide_counts.Seurat <- function(x, batch = NULL, covariate = NULL, modality = NU
 #' @export
 attach_calls.Seurat <- function(x, calls, modality = NULL, join = c("inner", "left"), cells = NULL, min_match = 0.1) {
   need_package("SeuratObject", "to use a Seurat object")
-  if (are_several(calls)) {
-    return(attach_each(x, calls, join, cells, function(x, calls, cells, sample) {
-      attach_to_seurat(x, calls, modality, "left", cells, min_match, sample)
-    }))
-  }
-  attach_to_seurat(x, calls, modality, join, cells, min_match)$x
+  attach_one_or_each(x, calls, join, cells, function(x, calls, join, cells, sample = NULL) {
+    attach_to_seurat(x, calls, modality, join, cells, min_match, sample)
+  })
 }
 
 # list(x, cells): the cells with calls, these or earlier, as `x` names them. `sample` names the set of calls, where there are several.

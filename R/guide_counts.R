@@ -54,9 +54,22 @@ file_choices <- function(feature_type, orientation, features, barcodes, guides =
 
 takes_union <- function(guides) identical(guides, "union")
 
-# guide_counts() for a verb, with the choices that only files have.
-verb_counts <- function(x, batch, covariate, modality, layer, n_jobs, choices, table = NULL) {
-  if (isFALSE(batch)) batch <- NULL
+# What score_guides() and assign_guides() fit: list(counts, file), with the guide table of the user carried to the counts; `file` is
+# for workers, see shard_file().
+verb_input <- function(x, info, batch, covariate, modality, layer, guides, feature_type, orientation, features, barcodes, n_jobs) {
+  table <- verb_guide_table(guides)
+  choices <- file_choices(feature_type, orientation, features, barcodes, guides)
+  counts <- verb_counts(x, list(info), batch, covariate, modality, layer, n_jobs, choices, table)
+  list(counts = with_guide_table(counts, table), file = shard_file(x, layer, modality, choices, table))
+}
+
+# guide_counts() for a verb that fits the models of `infos`, with the choices that only files have.
+verb_counts <- function(x, infos, batch, covariate, modality, layer, n_jobs, choices, table = NULL) {
+  counts <- chosen_counts(x, if (!isFALSE(batch)) batch, covariate, modality, layer, n_jobs, choices, table)
+  with_sample_batch(counts, batch, infos)
+}
+
+chosen_counts <- function(x, batch, covariate, modality, layer, n_jobs, choices, table) {
   if ((is.character(x) && is.null(dim(x))) || is_sheet(x)) {
     return(file_counts(x, batch, covariate, modality, layer, n_jobs, choices, table))
   }

@@ -224,9 +224,9 @@ ambient_masses <- function(fit, bins, scores, row) {
   picked <- order(cells$exposure)[picked]
   own <- as.numeric(counts[row, picked])
   # Chimeras come from the guides with more UMIs.
-  of_picked <- methods::as(counts[, picked, drop = FALSE], "CsparseMatrix")
-  larger <- of_picked@x * (of_picked@x > rep(own, diff(of_picked@p)))
-  sources <- as.vector(rowsum(c(larger, numeric(length(picked))), c(rep(seq_along(picked), diff(of_picked@p)), seq_along(picked))))
+  larger <- methods::as(counts[, picked, drop = FALSE], "CsparseMatrix")
+  larger@x <- larger@x * (larger@x > rep(own, diff(larger@p)))
+  sources <- Matrix::colSums(larger)
   library_share <- sum(counts@x[counts@i == row - 1L]) / sum(counts@x)
   mean_ambient <- cells$exposure[picked] * fit$ambient_share
   mean_chimeric <- fit$hopping * sources * library_share + fit$clumping * mean_ambient

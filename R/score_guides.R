@@ -114,14 +114,9 @@ score_guides <- function(x, model = "poisson_gauss", ..., guides = NULL, batch =
   refuse_covariate(covariate, info)
   check_bpparam(BPPARAM)
   check_verbose(verbose)
-  table <- verb_guide_table(guides)
-  choices <- file_choices(feature_type, orientation, features, barcodes, guides)
-  counts <- verb_counts(x, batch, covariate, modality, layer, n_jobs, choices, table)
-  counts <- with_sample_batch(counts, batch, list(info))
-  counts <- with_guide_table(counts, table)
-  file <- shard_file(x, layer, modality, choices, table)
+  input <- verb_input(x, info, batch, covariate, modality, layer, guides, feature_type, orientation, features, barcodes, n_jobs)
   with_progress(
-    verbose, "Fitting guides", score_counts(counts, info, n_jobs, control, BPPARAM, file, log_odds = has_posterior(info))
+    verbose, "Fitting guides", score_counts(input$counts, info, n_jobs, control, BPPARAM, input$file, log_odds = has_posterior(info))
   )
 }
 

@@ -12,7 +12,7 @@ use super::background::Background;
 use super::grid::{CAPTURES, EXPOSURES};
 use super::nodes::{better, Grade, Kind, Nodes, Place};
 use super::params::Params;
-use super::tables::{up_to, Tables};
+use super::tables::Tables;
 use crate::special::{ln_1p, LnSum};
 use std::collections::HashMap;
 
@@ -51,18 +51,17 @@ const NOTHING: f64 = 1e-12;
 /// What a cell is known to be once it was looked at; its arrays hold what the next cell overwrites.
 #[derive(Default)]
 pub struct Look {
-    pub(super) guesses: HashMap<Kind, Place>,
+    guesses: HashMap<Kind, Place>,
     pub(super) place: Place,
-    pub(super) next: Place,
-    /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together; sums to `any`.
+    next: Place,
+    /// Posterior weight of each pair of nodes, capture by capture, all sets of guides taken together.
     pub weight: Vec<f64>,
     /// Of each node of exposure, that of the empty set, of weight 1. `none` is its sum times what the weight of the empty cell
-    /// has beyond 1, and may be negative. `any` and `none` sum to 1.
+    /// has beyond 1, and may be negative. The weights and `none` sum to 1.
     pub empty: Vec<f64>,
     pub beyond: f64,
     pub none: f64,
     pub ln_lik: f64,
-    pub(super) any: f64,
     pub(super) spans: Vec<Span>,
     /// Rows of b_j, or sums of some, by node of exposure; and b_j times what [`Lesson::soup`] is of j.
     pub(super) back: Vec<f64>,
@@ -72,20 +71,20 @@ pub struct Look {
     pub(super) signal: Vec<f64>,
     /// F of each count at each pair of nodes, over its largest.
     pub(super) factor: Vec<f64>,
-    pub(super) of_exposure: Vec<f64>,
+    of_exposure: Vec<f64>,
     pub(super) of_capture: Vec<f64>,
-    pub(super) s: Vec<f64>,
+    s: Vec<f64>,
     pub(super) ratio: Vec<f64>,
-    pub(super) background: Background,
+    background: Background,
     /// See [`Look::find_sources`].
-    pub(super) sources: Vec<f64>,
-    pub(super) sorted: Vec<f64>,
-    pub(super) sums: Vec<f64>,
+    sources: Vec<f64>,
+    sorted: Vec<f64>,
+    sums: Vec<f64>,
     /// Whether exposures are so large that masses over those of a zero would overflow. Then all are as they are: `zeros` are
     /// the logarithms of those of a zero, by count and node of exposure, `rest` of a zero of all guides without UMIs.
-    pub(super) is_far: bool,
-    pub(super) zeros: Vec<f64>,
-    pub(super) rest: Vec<f64>,
+    is_far: bool,
+    zeros: Vec<f64>,
+    rest: Vec<f64>,
 }
 
 /// Where the rows of a count are.
@@ -102,8 +101,7 @@ pub struct Span {
 }
 
 impl Look {
-    /// Looks at a cell with UMIs, from where its posterior was before, if it was looked at. Only if `exact` are the odds of
-    /// counts so large that they are certain signal worked out.
+    /// Looks at a cell with UMIs, from where its posterior was before, if it was looked at.
     pub fn see(&mut self, params: &Params, tables: &Tables, counts: Counts, before: Option<Place>, grade: Grade) {
         let ranges = (tables.exposure_range, tables.capture_range);
         let fits = |nodes: Nodes, (from, to): (usize, usize)| nodes.at(0) >= from && nodes.at(nodes.len() - 1) < to;
@@ -116,6 +114,7 @@ impl Look {
             capture: Nodes::covering(ranges.1, FIRST_NODES),
         });
         let looks = if known.is_some() && !grade.is_final { FEW_LOOKS } else { LOOKS };
+        self.find_sources(counts.umis);
         self.looks(params, tables, counts, grade, looks);
         if let (Some(kind), None) = (kind, before) {
             self.guesses.insert(kind, self.next);
@@ -130,7 +129,6 @@ impl Look {
     }
 
     fn looks(&mut self, params: &Params, tables: &Tables, counts: Counts, grade: Grade, looks: usize) {
-        self.find_sources(counts.umis);
         let ranges = (tables.exposure_range, tables.capture_range);
         for look in 0..looks {
             self.look(params, tables, counts, grade);
@@ -164,7 +162,7 @@ impl Look {
     }
 
     /// Posterior masses of the nodes: of exposure, and of capture of the cell that may carry guides.
-    pub fn marginals(&mut self) {
+    fn marginals(&mut self) {
         self.of_exposure.clear();
         self.of_exposure.extend(self.empty.iter().map(|w| w * self.beyond));
         self.of_capture.clear();
@@ -205,30 +203,10 @@ impl Look {
         };
         let top_l = top(ls, &tables.signal.ln_zero);
         let zero = |ln: f64, tabled: f64, top: f64| if top == 0.0 { tabled } else { (ln - top).exp() };
-        // What a node stands for: where only the fit is at stake, the mass up to half way to its neighbours, which the M-step counts
-        // by; in the end, by the trapezoid rule, which is exact for smooth integrands.
-        let middle = |sums: &[f64; 2], stride: usize, mass: f64, i: usize, n: usize| match (n, i) {
-            (1, _) => sums[1],
-            (_, 0) => sums[0] + 0.5 * stride as f64 * mass,
-            _ if i + 1 == n => sums[1] - sums[0] + 0.5 * stride as f64 * mass,
-            _ => stride as f64 * mass,
-        };
         self.empty.clear();
         for i in 0..n_k {
             let k = ks.at(i);
-            let below = &prior.exposure_below;
-            let mass = if grade.is_final {
-                middle(
-                    &[up_to(below, 2 * k + 1)[0], below[EXPOSURES.n][0]],
-                    ks.stride as usize,
-                    prior.exposure[k],
-                    i,
-                    n_k,
-                )
-            } else {
-                let (from, to) = ks.range(i, EXPOSURES.n);
-                up_to(below, to)[0] - up_to(below, from)[0]
-            };
+            let mass = ks.mass(i, &prior.exposure, &prior.exposure_below, grade);
             let zero = match self.is_far {
                 true => (self.rest[i] - top_k).exp(),
                 false => zero(tables.ln_zero_ambient[k], tables.zero_ambient[k], top_k),
@@ -239,19 +217,7 @@ impl Look {
         let mut all_masses = 0.0;
         for i in 0..n_l {
             let l = ls.at(i);
-            let below = &prior.capture_below;
-            let mass = if grade.is_final {
-                middle(
-                    &[up_to(below, 2 * l + 1)[0], below[CAPTURES.n][0]],
-                    ls.stride as usize,
-                    prior.capture[l],
-                    i,
-                    n_l,
-                )
-            } else {
-                let (from, to) = ls.range(i, CAPTURES.n);
-                up_to(below, to)[0] - up_to(below, from)[0]
-            };
+            let mass = ls.mass(i, &prior.capture, &prior.capture_below, grade);
             all_masses += mass;
             let of_l = mass.max(0.0) * zero(tables.signal.ln_zero[l], tables.signal.zero[l], top_l);
             self.weight.extend(self.empty.iter().map(|of_k| of_l * of_k));
@@ -289,7 +255,7 @@ impl Look {
         let none = self.beyond * self.empty.iter().sum::<f64>();
         let all = (any + none).max(f64::MIN_POSITIVE);
         self.weight.iter_mut().chain(&mut self.empty).for_each(|w| *w /= all);
-        (self.any, self.none) = (any / all, none / all);
+        self.none = none / all;
         ln.times(all);
         self.ln_lik = ln.total();
     }

@@ -1,6 +1,7 @@
 //! Which nodes of exposure and capture a cell is summed over.
 use super::cell::Counts;
 use super::params::Params;
+use super::tables::up_to;
 
 /// How exact a look is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +37,7 @@ const MOST_NODES: usize = 64;
 pub struct Nodes {
     first: u16,
     n: u16,
-    pub stride: u16,
+    stride: u16,
 }
 
 impl Nodes {
@@ -70,6 +71,26 @@ impl Nodes {
         let from = if i == 0 { 0 } else { middle - stride };
         let to = if i + 1 == self.len() { 2 * all } else { (middle + stride).min(2 * all) };
         (from.min(to), to)
+    }
+
+    /// The prior mass of what a node stands for, from that of each node of the grid and its sums. Where only the fit is at stake, up
+    /// to half way to its neighbours, which the M-step counts by; in the end, by the trapezoid rule, which is exact for smooth
+    /// integrands.
+    pub fn mass<const N: usize>(&self, i: usize, each: &[f64], below: &[[f64; N]], grade: Grade) -> f64 {
+        let all = each.len();
+        if !grade.is_final {
+            let (from, to) = self.range(i, all);
+            return up_to(below, to)[0] - up_to(below, from)[0];
+        }
+        let (at, stride) = (self.at(i), f64::from(self.stride));
+        // The ends take all that is beyond.
+        let (low, sum) = (up_to(below, 2 * at + 1)[0], below[all][0]);
+        match (self.len(), i) {
+            (1, _) => sum,
+            (_, 0) => low + 0.5 * stride * each[at],
+            (n, _) if i + 1 == n => sum - low + 0.5 * stride * each[at],
+            _ => stride * each[at],
+        }
     }
 }
 

@@ -227,7 +227,6 @@ pub fn pass(
             sums.ln_lik += n * look.ln_lik;
             sums.cells += n;
             sums.empty += n * params.shared.empty_weight * look.empty.iter().sum::<f64>();
-            look.marginals();
             let mut of_batch = OfBatch::default();
             look.lessons(&tables, cell, |g, lesson| {
                 let guide = &mut sums.guides[g];
